@@ -1,0 +1,56 @@
+"""Make `pytest --nbval` run every chapter as a test, straight from its `.py` source."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from unittest import mock
+
+import jupytext
+import pytest
+from nbval import plugin
+
+ROOT = Path(__file__).parent
+CHAPTERS = ROOT / "chapters"
+
+# The kernels that run chapters, and any Python started by a test, find `lib` and stay on one
+# thread: two threads on toys are slower than one. Browser components render without a kernel.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("EXECUTABLE_TRANSFORMER_STATIC", "1")
+
+
+class ChapterFile(plugin.IPyNbFile):
+    """A chapter's percent script, read as the notebook that it is."""
+
+    def collect(self):
+        def read(path, as_version):
+            return jupytext.read(path, as_version=as_version)
+
+        with mock.patch.object(plugin.nbformat, "read", read):
+            return list(super().collect())
+
+
+def _is_chapter(path: Path) -> bool:
+    return path.suffix == ".py" and path.parent == CHAPTERS
+
+
+class _NoTests(pytest.Module):
+    """A chapter without `--nbval`: nothing to collect, and above all not imported."""
+
+    def collect(self):
+        return []
+
+
+def pytest_collect_file(file_path: Path, parent):
+    if _is_chapter(file_path) and parent.config.option.nbval:
+        return ChapterFile.from_parent(parent, path=file_path)
+    return None
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent):
+    if _is_chapter(module_path):
+        return _NoTests.from_parent(parent, path=module_path)
+    return None

@@ -1,0 +1,1 @@
+"""The implementations behind The Executable Transformer: one module a chapter."""
