@@ -1,0 +1,34 @@
+"""The teaching apparatus: what the chapters use to check, to draw, and to grade.
+
+It needs torch, numpy, matplotlib and IPython, which Colab has; nothing of the book's build.
+The core of ``lib`` never imports it.
+"""
+
+from __future__ import annotations
+
+from lib.teaching.broken import catches
+from lib.teaching.checks import check
+from lib.teaching.components import AttentionRows, TemperatureSoftmax
+from lib.teaching.exercises import diagnose, grade
+from lib.teaching.figures import COLORS, INK, heatmap, new_figure, show_figure, use_style
+from lib.teaching.outputs import glue
+from lib.teaching.progress import Progress
+from lib.teaching.session import start
+
+__all__ = [
+    "COLORS",
+    "INK",
+    "AttentionRows",
+    "Progress",
+    "TemperatureSoftmax",
+    "catches",
+    "check",
+    "diagnose",
+    "glue",
+    "grade",
+    "heatmap",
+    "new_figure",
+    "show_figure",
+    "start",
+    "use_style",
+]

@@ -1,0 +1,9 @@
+"""Interactive figures: one ES module each, inline in the book, a widget where a kernel runs."""
+
+from __future__ import annotations
+
+from lib.teaching.components.attention_rows import AttentionRows
+from lib.teaching.components.base import Component
+from lib.teaching.components.temperature_softmax import TemperatureSoftmax
+
+__all__ = ["AttentionRows", "Component", "TemperatureSoftmax"]

@@ -1,0 +1,50 @@
+"""Diagrams are to scale, and nothing overlaps what it must not."""
+
+import matplotlib.pyplot as plt
+import pytest
+from matplotlib.patches import Rectangle
+
+from lib.teaching.diagrams import Matrix, matrix_products
+
+LEFT = Matrix("A", "m", "k", 2.0, 1.0, "#0072B2")
+RIGHT = Matrix("B", "k", "n", 1.0, 3.0, "#D55E00")
+PRODUCT = Matrix("C", "m", "n", 2.0, 3.0, "#009E73")
+
+
+@pytest.fixture
+def ax():
+    fig, ax = plt.subplots()
+    yield ax
+    plt.close(fig)
+
+
+def boxes(ax):
+    """One (x, y, width, height) a matrix, in drawing order: the outlines, not the tints."""
+    found = [p for p in ax.patches if isinstance(p, Rectangle) and not p.get_fill()]
+    return [(p.get_x(), p.get_y(), p.get_width(), p.get_height()) for p in found]
+
+
+def test_boxes_have_the_lengths_given_on_one_scale(ax):
+    matrix_products(ax, [[LEFT, ("×", 0.5), RIGHT], [PRODUCT]])
+    assert [b[2:] for b in boxes(ax)] == [(1.0, 2.0), (3.0, 1.0), (3.0, 2.0)]
+    assert ax.get_aspect() == 1.0
+
+
+def test_boxes_do_not_overlap_and_lie_inside_the_axes(ax):
+    matrix_products(ax, [[LEFT, ("×", 0.5), RIGHT, ("=", 0.5), PRODUCT], [PRODUCT, LEFT]])
+    found = boxes(ax)
+    for i, (x, y, w, h) in enumerate(found):
+        assert ax.get_xlim()[0] <= x and x + w <= ax.get_xlim()[1]
+        assert ax.get_ylim()[0] <= y and y + h <= ax.get_ylim()[1]
+        for u, v, p, q in found[i + 1 :]:
+            assert x + w <= u or u + p <= x or y + h <= v or v + q <= y
+
+
+def test_every_name_and_dimension_is_written(ax):
+    matrix_products(ax, [[LEFT, ("×", 0.5), RIGHT]])
+    assert sorted(t.get_text() for t in ax.texts) == sorted("AmkBkn×")
+
+
+def test_a_row_is_centred_on_one_line(ax):
+    matrix_products(ax, [[LEFT, RIGHT, PRODUCT]])
+    assert len({y + h / 2 for _, y, _, h in boxes(ax)}) == 1
