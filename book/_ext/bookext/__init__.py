@@ -1,0 +1,51 @@
+"""What the book adds to Jupyter Book, one concern a module.
+
+config      the environment of the kernels, the execution cache, MathJax without a CDN
+numbering   a chapter's number is the number in its file's name
+outputs     `check`, `show_figure` and `grade` outputs become links, figures and notes
+ledger      the table of every numbered equation and the check that ran on it
+header      what every chapter says below its title: question, goals, minutes, buttons
+libsource   `{lib-source}`: a function shown from its file, never retyped
+chaptermap  `{chapter-map}`, from plan.yml
+citations   author-year labels, each source linked to its DOI or arXiv page
+theme       the theme mended: icons, accessibility, no request to anyone else
+export      the executed notebooks, in plain Markdown, for download and Colab
+"""
+
+from __future__ import annotations
+
+from sphinx.application import Sphinx
+from sphinx.util.typing import ExtensionMetadata
+
+from . import (
+    chaptermap,
+    citations,
+    config,
+    export,
+    header,
+    ledger,
+    libsource,
+    numbering,
+    outputs,
+    theme,
+)
+
+MODULES = (
+    config,
+    numbering,
+    outputs,
+    ledger,
+    header,
+    libsource,
+    chaptermap,
+    citations,
+    theme,
+    export,
+)
+
+
+def setup(app: Sphinx) -> ExtensionMetadata:
+    for module in MODULES:
+        module.setup(app)
+    # Raise when the data that the extension keeps in Sphinx's environment changes its shape.
+    return {"version": "1", "env_version": 1, "parallel_read_safe": True}

@@ -1,0 +1,101 @@
+"""The environment of the kernels, a cache that knows lib, and a build that forgets no warning."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from myst_nb.core.execute.cache import NotebookClientCache
+from sphinx.application import Sphinx
+from sphinx.config import Config
+from sphinx.util import logging
+
+from .book import Repository
+
+logger = logging.getLogger(__name__)
+
+
+def _inputs(root: Path) -> Iterable[Path]:
+    """Every file that a chapter's outputs depend on beside the chapter itself."""
+    lib = root / "lib"
+    yield from sorted(
+        path
+        for path in lib.rglob("*")
+        if path.suffix in {".py", ".js", ".css", ".json"} and "__pycache__" not in path.parts
+    )
+    yield from (root / name for name in ("requirements.txt", "constraints.txt"))
+
+
+def lib_hash(root: Path) -> str:
+    """One short name for the state of lib and of the packages that the chapters run on."""
+    digest = hashlib.sha256()
+    for path in _inputs(root):
+        if path.exists():
+            digest.update(path.relative_to(root).as_posix().encode())
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def kernel_environment(root: Path) -> dict[str, str]:
+    """What a chapter's kernel needs: lib on the path, one thread, no widgets in a page."""
+    return {
+        "PYTHONPATH": os.pathsep.join(
+            dict.fromkeys([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
+        ),
+        "OMP_NUM_THREADS": "1",
+        "EXECUTABLE_TRANSFORMER_STATIC": "1",
+    }
+
+
+def configure(app: Sphinx, config: Config) -> None:
+    root = Path(app.srcdir)
+    os.environ.update(kernel_environment(root))
+    # jupyter-cache keys on a notebook's own code, so a change of lib would leave stale outputs.
+    # The path is part of Sphinx's environment too: when it changes, every chapter is read anew.
+    cache = Path(app.outdir).parent / ".jupyter_cache" / lib_hash(root)
+    config.nb_execution_cache_path = str(cache)
+    if not config.html_baseurl:
+        config.html_baseurl = Repository.of(config).pages_url
+    config.ogp_site_url = config.html_baseurl
+
+
+def keep_cached_outputs() -> None:
+    """Let the notebook that MyST-NB writes hold its outputs on a cache hit too.
+
+    On a hit the client merges the outputs into a copy, shows the copy, and MyST-NB then writes
+    the original, without outputs, to `jupyter_execute`. The downloads and `make reproduce` are
+    made from that file.
+    """
+    start_client = NotebookClientCache.start_client
+
+    def start(self: NotebookClientCache) -> None:
+        original = self._notebook
+        start_client(self)
+        if self._notebook is not original:
+            original.cells = self._notebook.cells
+            self._notebook = original
+
+    if start_client.__name__ != start.__name__:  # a second build in one process patches once
+        NotebookClientCache.start_client = start
+
+
+def forget_failed_build(app: Sphinx, exception: Exception | None) -> None:
+    """After a build with warnings, read everything again next time.
+
+    Sphinx warns about a file only when it reads it, so under -W a second build of the same
+    files would pass in silence.
+    """
+    strict = app.warningiserror or app.keep_going  # --keep-going takes the place of the first
+    if strict and (exception is not None or app._warncount):
+        (Path(app.doctreedir) / "environment.pickle").unlink(missing_ok=True)
+
+
+def setup(app: Sphinx) -> None:
+    keep_cached_outputs()
+    app.add_config_value("bookext_publish_branch", "gh-pages", "html", str)
+    # Jupyter Book always sets this value, and only sphinx_comments, which we leave out, knows it.
+    app.add_config_value("comments_config", {}, "", dict)
+    app.connect("config-inited", configure)
+    app.connect("build-finished", forget_failed_build, priority=900)

@@ -1,0 +1,50 @@
+// Whatever scrolls sideways can be reached by the keyboard, and nothing else is a stop of the tab key.
+
+const BOXES = [
+  "div.math > mjx-container[display='true']",
+  ".pst-scrollable-table-container",
+  "div.highlight pre",
+  ".book-figure-image",
+].join(",");
+
+function name(box) {
+  if (box.matches("mjx-container")) return "Formula, scrolls sideways";
+  if (box.matches("pre")) return "Code, scrolls sideways";
+  const table = box.querySelector("table");
+  const label = table?.getAttribute("aria-label") || table?.caption?.textContent.trim() || "Table";
+  return `${label}, scrolls sideways`;
+}
+
+function markScrollable() {
+  for (const formula of document.querySelectorAll("p mjx-container, li mjx-container, td mjx-container, dd mjx-container")) {
+    if (formula.getAttribute("display") === "true" || formula.closest("table")) continue;
+    const room = formula.closest("p, li, dd")?.clientWidth ?? 0;
+    formula.classList.remove("scrolls-inline");
+    if (room && formula.getBoundingClientRect().width > room) formula.classList.add("scrolls-inline");
+  }
+  for (const box of document.querySelectorAll(`${BOXES}, mjx-container.scrolls-inline`)) {
+    if (box.scrollWidth > box.clientWidth + 1) {
+      box.tabIndex = 0;
+      box.setAttribute("role", "group");
+      box.setAttribute("aria-label", name(box));
+    } else if (box.tabIndex === 0) {
+      box.removeAttribute("tabindex");
+      box.removeAttribute("role");
+      box.removeAttribute("aria-label");
+    }
+  }
+}
+
+let waiting;
+function soon() {
+  clearTimeout(waiting);
+  waiting = setTimeout(markScrollable, 80);
+}
+
+addEventListener("resize", soon);
+document.addEventListener("toggle", soon, true);
+document.addEventListener("click", soon);
+addEventListener("load", () => {
+  markScrollable();
+  window.MathJax?.startup?.promise?.then(markScrollable);
+});

@@ -1,0 +1,372 @@
+"""The parts of the book's Sphinx extension that are plain functions."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import pytest
+from docutils import nodes
+from pybtex.database import Entry, Person
+
+from book._ext.bookext import citations, config, export, libsource, numbering, theme
+from book._ext.bookext.book import Planned, Repository, chapter_number, minutes, notebook_path
+from book._ext.bookext.inline import parse_inline
+
+
+@pytest.mark.parametrize(
+    ("docname", "number"),
+    [
+        ("chapters/02_attention", 2),
+        ("chapters/22_scaling_out", 22),
+        ("chapters/attention", None),
+        ("book/02_attention", None),
+        ("book/index", None),
+    ],
+)
+def test_a_chapters_number_is_in_its_name(docname, number):
+    assert chapter_number(docname) == number
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.4, "0 s"), (31.4, "31 s"), (99.4, "99 s"), (150, "2.5 min")]
+)
+def test_a_duration_in_words(seconds, words):
+    assert minutes(seconds) == words
+
+
+def test_everything_about_the_repository_follows_from_its_address():
+    repository = Repository("https://github.com/owner/name", "main", "pages")
+    assert repository.path == "owner/name"
+    assert repository.clone_url == "https://github.com/owner/name.git"
+    assert repository.pages_url == "https://owner.github.io/name/"
+    assert repository.colab_url(notebook_path("chapters/02_attention")) == (
+        "https://colab.research.google.com/github/owner/name/blob/pages/notebooks/02_attention.ipynb"
+    )
+
+
+def test_a_planned_chapter_knows_its_document():
+    assert Planned(2, "attention", "t", "q", "p").docname == "chapters/02_attention"
+
+
+# The hash that names the execution cache
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "lib" / "teaching").mkdir(parents=True)
+    (tmp_path / "lib" / "attention.py").write_text("x = 1\n")
+    (tmp_path / "lib" / "teaching" / "rows.js").write_text("export default {};\n")
+    (tmp_path / "requirements.txt").write_text("torch\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("lib/attention.py", "x = 2\n"),
+        ("lib/new.py", ""),
+        ("lib/teaching/rows.js", "export default {render};\n"),
+        ("requirements.txt", "torch>=2\n"),
+        ("constraints.txt", "torch==2.13\n"),
+    ],
+)
+def test_what_chapters_import_names_the_cache(root, name, text):
+    before = config.lib_hash(root)
+    path = root / name
+    old = path.read_text() if path.exists() else None
+    path.write_text(text)
+    assert config.lib_hash(root) != before
+    path.unlink() if old is None else path.write_text(old)
+    assert config.lib_hash(root) == before
+
+
+@pytest.mark.parametrize(
+    "name", ["chapters.py", "lib/__pycache__/attention.pyc", "lib/__pycache__/x.py", "README.md"]
+)
+def test_what_chapters_do_not_import_leaves_the_cache_alone(root, name):
+    before = config.lib_hash(root)
+    (root / name).parent.mkdir(exist_ok=True)
+    (root / name).write_text("changed")
+    assert config.lib_hash(root) == before
+
+
+def test_a_renamed_file_names_another_cache(root):
+    before = config.lib_hash(root)
+    (root / "lib" / "attention.py").rename(root / "lib" / "other.py")
+    assert config.lib_hash(root) != before
+
+
+def test_kernels_find_the_root_run_on_one_thread_and_show_no_widgets(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    environment = config.kernel_environment(Path("/book"))
+    assert environment["PYTHONPATH"] == "/book:/elsewhere"
+    assert environment["OMP_NUM_THREADS"] == "1"
+    assert environment["EXECUTABLE_TRANSFORMER_STATIC"] == "1"
+
+
+# Numbers
+
+
+class Environment:
+    """What numbering touches of Sphinx's environment."""
+
+    def __init__(self) -> None:
+        doc = "chapters/07_encoder_decoder"
+        self.toc_secnumbers = {doc: {"": (1,), "#a": (1, 1), "#b": (1, 2), "#deep": None}}
+        references = [
+            nodes.reference("", "", anchorname="", secnumber=[1]),
+            nodes.reference("", "", anchorname="#a", secnumber=[1, 1]),
+            nodes.reference("", "", anchorname="#deep", secnumber=None),
+        ]
+        self.tocs = {doc: nodes.bullet_list("", *references)}
+        self.titles = {doc: nodes.title("", "", secnumber=[1])}
+
+
+def test_only_the_first_part_of_a_number_moves():
+    env = Environment()
+    (doc,) = env.titles
+    numbering._renumber(env, doc, 7)
+    assert env.toc_secnumbers[doc] == {"": (7,), "#a": (7, 1), "#b": (7, 2), "#deep": None}
+    found = [reference["secnumber"] for reference in env.tocs[doc].findall(nodes.reference)]
+    assert found == [[7], [7, 1], None]
+    assert env.titles[doc]["secnumber"] == [7]
+
+
+# Inline text
+
+
+def test_captions_read_math_code_and_emphasis():
+    parts = parse_inline("Var is $d_k$, *not* `1`: see")
+    assert [(type(part), part.astext()) for part in parts] == [
+        (nodes.Text, "Var is "),
+        (nodes.math, "d_k"),
+        (nodes.Text, ", "),
+        (nodes.emphasis, "not"),
+        (nodes.Text, " "),
+        (nodes.literal, "1"),
+        (nodes.Text, ": see"),
+    ]
+
+
+def test_a_lone_dollar_or_star_stays():
+    assert [part.astext() for part in parse_inline("5 $ and 2 * 3")] == ["5 $ and 2 * 3"]
+
+
+# Code from lib
+
+
+SOURCE = '''\
+import torch
+
+
+@torch.no_grad()
+def attend(query):
+    """Attend.
+
+    More about it.
+    """
+
+    def inner():
+        """Inner."""
+        return query
+
+    text = """not a docstring"""
+    return inner(), text
+
+
+class Layer:
+    """A layer."""
+
+    def forward(self, x):
+        """Forward."""
+        return x
+'''
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    (tmp_path / "lib" / "teaching").mkdir(parents=True)
+    (tmp_path / "lib" / "attention.py").write_text(SOURCE)
+    (tmp_path / "lib" / "teaching" / "__init__.py").write_text("def start():\n    return 1\n")
+    return tmp_path
+
+
+def test_a_function_is_shown_with_its_decorator_and_without_its_docstring(library):
+    source = libsource.read_source(library, "lib.attention.attend")
+    assert source.caption == "lib/attention.py, lines 4–16"
+    assert source.code == textwrap.dedent('''\
+        @torch.no_grad()
+        def attend(query):
+            def inner():
+                return query
+
+            text = """not a docstring"""
+            return inner(), text''')
+
+
+def test_the_docstring_is_shown_on_request(library):
+    source = libsource.read_source(library, "lib.attention.attend", docstring=True)
+    assert source.code == "\n".join(SOURCE.splitlines()[3:16])
+
+
+def test_a_class_loses_all_its_docstrings(library):
+    source = libsource.read_source(library, "lib.attention.Layer")
+    assert source.code == "class Layer:\n    def forward(self, x):\n        return x"
+
+
+def test_a_method_is_shown_without_its_indent(library):
+    source = libsource.read_source(library, "lib.attention.Layer.forward")
+    assert source.code == "def forward(self, x):\n    return x"
+    assert (source.first, source.last) == (22, 24)
+
+
+def test_a_package_is_found_too(library):
+    assert libsource.read_source(library, "lib.teaching.start").path == "lib/teaching/__init__.py"
+
+
+@pytest.mark.parametrize(
+    ("dotted", "message"),
+    [
+        ("lib.attention.absent", "lib/attention.py defines no 'absent'"),
+        ("lib.attention.Layer.backward", "lib/attention.py defines no 'backward'"),
+        ("lib.absent.f", "no module of lib.absent.f"),
+        ("torch.nn.Linear", "no module of torch.nn.Linear"),
+    ],
+)
+def test_a_name_that_is_not_there_is_named(library, dotted, message):
+    with pytest.raises(ValueError, match=message):
+        libsource.read_source(library, dotted)
+
+
+def test_the_lib_itself_can_be_shown():
+    root = Path(__file__).parents[2]
+    source = libsource.read_source(root, "lib.attention.scaled_dot_product_attention")
+    assert source.code.startswith("def scaled_dot_product_attention(")
+    assert '"""' not in source.code
+    lines = (root / "lib" / "attention.py").read_text().splitlines()
+    assert lines[source.first - 1] == source.code.splitlines()[0]
+    assert lines[source.last - 1].strip() == source.code.splitlines()[-1].strip()
+
+
+# Citations
+
+
+def entry(*authors: str, **fields: str) -> Entry:
+    return Entry("article", fields=fields, persons={"author": [Person(name) for name in authors]})
+
+
+def test_authors_are_named_as_a_reader_would():
+    assert citations.names(entry("Hochreiter, Sepp")) == "Hochreiter"
+    assert citations.names(entry("Jain, S.", "Wallace, B.")) == "Jain and Wallace"
+    assert citations.names(entry("Vaswani, A.", "Shazeer, N.", "Parmar, N.")) == "Vaswani et al."
+    assert citations.names(entry("van den Oord, A.")) == "van den Oord"
+
+
+@pytest.mark.parametrize(
+    ("fields", "url"),
+    [
+        ({"doi": "10.1/x", "eprint": "1706.1"}, "https://doi.org/10.1/x"),
+        ({"eprint": "1706.1", "archiveprefix": "arXiv"}, "https://arxiv.org/abs/1706.1"),
+        ({"url": "https://example.org/a"}, "https://example.org/a"),
+        ({}, None),
+    ],
+)
+def test_a_source_links_to_its_doi_then_arxiv_then_its_address(fields, url):
+    assert citations.source_url(entry("A, B", **fields)) == url
+
+
+def test_two_sources_of_one_author_and_year_are_told_apart():
+    entries = [entry("A, B", year="2020"), entry("C, D", year="2020"), entry("A, E", year="2020")]
+    labels = list(citations.AuthorYearLabels().format_labels(entries))
+    assert labels == ["A, 2020a", "C, 2020", "A, 2020b"]
+
+
+def test_every_source_of_the_book_can_be_opened():
+    from pybtex.database import parse_file
+
+    path = Path(__file__).parents[2] / "book" / "references.bib"
+    entries = parse_file(str(path), "bibtex").entries
+    assert len(entries) >= 5
+    assert [key for key, source in entries.items() if not citations.source_url(source)] == []
+
+
+# The theme
+
+
+def test_a_theme_that_changed_is_not_mended_in_silence():
+    page = "<!DOCTYPE html>" + "".join(mend.old for mend in theme.MENDS)
+    mended = theme.mend(page, "book/index")
+    assert all(place.new in mended for place in theme.MENDS)
+    with pytest.raises(theme.ExtensionError, match="the theme no longer has"):
+        theme.mend(page.replace(theme.MENDS[0].old, ""), "book/index")
+
+
+def test_mathjax_is_where_the_pages_look_for_it():
+    for name in theme.MATHJAX:
+        assert (theme.mathjax_folder() / name).exists()
+
+
+# Notebooks
+
+
+class Numbers:
+    """A lookup with one equation, one figure and one exercise."""
+
+    def equation(self, label: str) -> str | None:
+        return {"eq-a": "2.4", "def-a": "2.1"}.get(label)
+
+    def numbered(self, label: str) -> str | None:
+        return {"fig-a": "Figure 2.1", "ex-a": "Exercise 2.3"}.get(label)
+
+
+def test_a_line_that_checks_an_equation_names_its_number():
+    code = 'check("eq-a", x, y)\ncheck(\n    "eq-a",\n    x,\n)\ncheck("eq-b", x)\nx = "eq-a-b"'
+    assert export.name_equations(code, Numbers()).split("\n") == [
+        'check("eq-a", x, y)  # Eq. (2.4)',
+        "check(",
+        '    "eq-a",  # Eq. (2.4)',
+        "    x,",
+        ")",
+        'check("eq-b", x)',
+        'x = "eq-a-b"',
+    ]
+
+
+@pytest.mark.parametrize(
+    "code", ['check("eq-a", x)  # why', '"""\neq-a\n"""', '!echo "eq-a"', 'f("eq-a", \\\n 1)']
+)
+def test_a_line_that_a_comment_would_break_is_left_alone(code):
+    assert export.name_equations(code, Numbers()) == code
+
+
+def test_outputs_show_numbers_and_keep_labels_in_attributes():
+    html = '<p class="check" data-label="eq-a">✓ <span class="check-label">eq-a</span> holds</p>'
+    assert export.name_labels(html, Numbers()) == html.replace(">eq-a<", ">Eq. (2.4)<")
+    assert export.name_labels("✓ ex-a: all 3 properties hold", Numbers()) == (
+        "✓ Exercise 2.3: all 3 properties hold"
+    )
+    assert export.name_labels("complex-a, eq-unknown", Numbers()) == "complex-a, eq-unknown"
+
+
+def test_headings_get_the_numbers_of_the_book():
+    text = "# Attention\n\n## One\n\n```python\n# not a heading\n```\n\n### Deep\n\n## Two"
+    numbered, section = export.number_headings(text, 2, 0)
+    assert numbered.split("\n")[::2] == [
+        "# 2. Attention",
+        "## 2.1. One",
+        "```python",
+        "```",
+        "### Deep",
+        "## 2.2. Two",
+    ]
+    assert "# not a heading" in numbered
+    assert section == 2
+
+
+def test_the_setup_cell_is_python_and_names_the_configured_repository():
+    repository = Repository("https://github.com/owner/name", "trunk", "pages")
+    code = export.setup_code(repository)
+    compile(code, "setup", "exec")
+    assert '"https://github.com/owner/name.git"' in code
+    assert '"--branch", "trunk"' in code

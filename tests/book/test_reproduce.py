@@ -1,0 +1,92 @@
+"""`make reproduce` passes when a second run prints the same, and fails when it does not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_notebook
+
+ROOT = Path(__file__).parents[2]
+TOOL = ROOT / "book" / "tools" / "reproduce.py"
+CELLS = (
+    "print('loss', 2 * 0.5)",
+    "import time\nprint(f'took {time.perf_counter():.3f} s')",
+    "from IPython.display import HTML\nHTML('<p>checked</p>')",
+    "print('nothing alike:', time.perf_counter_ns())",
+)
+
+
+@pytest.fixture(scope="module")
+def executed():
+    """A small notebook with the outputs of its first run."""
+    notebook = new_notebook(cells=[new_code_cell(source) for source in CELLS])
+    notebook.cells[-1].metadata["tags"] = ["nbval-ignore-output"]
+    return NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+
+
+def reproduce(tmp_path: Path, notebook: nbformat.NotebookNode | None):
+    folder = tmp_path / "executed"
+    folder.mkdir()
+    if notebook is not None:
+        nbformat.write(notebook, folder / "99_small.ipynb")
+    return subprocess.run(
+        [sys.executable, TOOL, "--executed", folder, "--work", tmp_path / "work"],
+        capture_output=True,
+        text=True,
+    )
+
+
+def altered(notebook: nbformat.NotebookNode, change) -> nbformat.NotebookNode:
+    copy = nbformat.from_dict(notebook)
+    change(copy.cells)
+    return copy
+
+
+def test_the_same_outputs_pass(tmp_path, executed):
+    run = reproduce(tmp_path, executed)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "99_small.ipynb: comparing the outputs of 3 cells" in run.stdout
+    assert f"{len(CELLS)} passed" in run.stdout
+
+
+@pytest.mark.parametrize("what", ["stdout", "html"])
+def test_another_output_fails(tmp_path, executed, what):
+    def change(cells):
+        if what == "stdout":
+            cells[0].outputs[0].text = "loss 1.1\n"
+        else:
+            cells[2].outputs[0].data["text/html"] = "<p>failed</p>"
+
+    run = reproduce(tmp_path, altered(executed, change))
+    assert run.returncode == 1
+    assert f"1 failed, {len(CELLS) - 1} passed" in run.stdout
+
+
+def test_a_notebook_that_was_never_run_fails(tmp_path, executed):
+    def change(cells):
+        cells[0].execution_count = None
+
+    run = reproduce(tmp_path, altered(executed, change))
+    assert run.returncode == 1
+    assert "99_small.ipynb: 1 of 3 cells were never run" in run.stdout
+
+
+def test_a_notebook_without_outputs_fails(tmp_path, executed):
+    def change(cells):
+        for cell in cells:
+            cell.outputs = []
+
+    run = reproduce(tmp_path, altered(executed, change))
+    assert run.returncode == 1
+    assert "99_small.ipynb: no cell has an output to compare" in run.stdout
+
+
+def test_an_empty_folder_fails(tmp_path):
+    run = reproduce(tmp_path, None)
+    assert run.returncode == 1
+    assert "run make book first" in run.stdout
