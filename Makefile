@@ -1,0 +1,62 @@
+# The commands of the book. `make` alone lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-builtin-rules
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help env book test reproduce serve lint chapter lock clean
+
+# Two threads are slower than one on matrices this small, and one makes the numbers repeatable.
+export OMP_NUM_THREADS := 1
+
+PYTHON ?=
+JOBS ?= 2
+PORT ?= 8000
+NAME ?=
+
+python := .venv/bin/python
+tools := book/tools
+
+help: ## list these commands
+	@awk -F ' ## ' '/^[a-z]+:.* ## / { sub(/:.*/, "", $$1); printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+env: ## make the environment in .venv, or bring it up to date (the other commands do it for you)
+	@PYTHON='$(PYTHON)' bash $(tools)/environment.sh
+
+book: env ## run the chapters and build the book in _build/html; prints the path to open
+	@bash $(tools)/build.sh
+
+# Unit tests and chapters share the cores, a file to a worker. What reads the built book or drives
+# the browser comes after, alone: it measures times and pages. Both run, even if the first fails.
+test: env ## run every test: the library, every chapter, and the pages in a real browser
+	@bash $(tools)/browser.sh
+	@bash $(tools)/build.sh
+	@status=0; \
+	$(python) -m pytest --nbval -n $(JOBS) --dist loadfile -m "not book and not browser" || status=1; \
+	REQUIRE_BROWSER=1 $(python) -m pytest -m "book or browser" tests || status=1; \
+	exit $$status
+
+reproduce: book ## run the chapters a second time and compare with what the built book prints
+	@$(python) $(tools)/reproduce.py
+
+serve: book ## show the book at http://127.0.0.1:8000 (PORT=… for another port)
+	@$(python) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
+
+lint: env ## ruff, codespell, and the book's own rules for chapters
+	@status=0; \
+	$(python) -m ruff check . || status=1; \
+	$(python) -m codespell_lib || status=1; \
+	$(python) $(tools)/chapter_lints.py || status=1; \
+	exit $$status
+
+chapter: ## start a chapter: make chapter NAME=23_my_topic
+	@NAME='$(NAME)' && python="$$(PYTHON='$(PYTHON)' bash $(tools)/find_python.sh)" && \
+	"$$python" $(tools)/new_chapter.py "$$NAME"
+
+lock: ## write constraints.txt afresh, from the newest packages that requirements.txt allows
+	@PYTHON='$(PYTHON)' bash $(tools)/lock.sh
+
+clean: ## remove what the commands built, except .venv
+	@rm -rf _build .pytest_cache .ruff_cache .hypothesis .benchmarks
+	@find . -name .venv -prune -o -name .git -prune -o -type d -name __pycache__ -print0 | xargs -0r rm -rf
