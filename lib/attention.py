@@ -589,11 +589,15 @@ def _upcast(x: Tensor) -> Tensor:
 
 def _kernels_for(x: Tensor):
     """Context without torch's fused kernels, for what they cannot do: see fast_attention."""
-    # torch has no public way to ask whether a function runs under one of torch.func's transforms.
-    transformed = torch._C._functorch.peek_interpreter_stack() is not None
-    if transformed or x.dtype == torch.float64:
+    if _under_a_transform() or x.dtype == torch.float64:
         return sdpa_kernel(SDPBackend.MATH)
     return nullcontext()
+
+
+@torch.compiler.assume_constant_result  # once it is traced: torch.compile traces what it runs under
+def _under_a_transform() -> bool:
+    """Whether vmap, grad or another transform of torch.func is at work. torch has no public way."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def _as_four_dimensional(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None):

@@ -390,17 +390,24 @@ MUTANTS = [
     ),
     Mutant(
         ATTENTION,
-        "    if transformed or x.dtype == torch.float64:\n",
-        "    if transformed:\n",
+        "    if _under_a_transform() or x.dtype == torch.float64:\n",
+        "    if _under_a_transform():\n",
         "fast: float64 through a kernel without a second derivative",
         "test_derivatives_where_there_is_a_fused_kernel",
     ),
     Mutant(
         ATTENTION,
-        "    if transformed or x.dtype == torch.float64:\n",
+        "    if _under_a_transform() or x.dtype == torch.float64:\n",
         "    if x.dtype == torch.float64:\n",
         "fast: vmap through a kernel without a rule for it",
         "test_vmap_over_masks",
+    ),
+    Mutant(
+        ATTENTION,
+        "@torch.compiler.assume_constant_result",
+        "",
+        "fast: no fused kernel under torch.compile",
+        "test_compile_keeps_the_fused_kernel",
     ),
     Mutant(
         ATTENTION,
@@ -661,9 +668,11 @@ def _in_a_fork(path: str, source: str, tests: list[str], log: Path) -> tuple[int
     child = FORK.Process(target=_run_tests, args=(path, source, tests, send, log))
     child.start()
     send.close()
+    try:
+        exit_code, failed = receive.recv()
+    except EOFError:  # it raised before pytest began, or crashed the interpreter
+        exit_code, failed = 3, ""
     child.join()
-    # Without an answer it raised before pytest began, or crashed the interpreter.
-    exit_code, failed = receive.recv() if receive.poll() else (3, "")
     return exit_code, failed or " ".join(log.read_text(errors="replace").split()[-40:])
 
 

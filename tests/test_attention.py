@@ -1014,6 +1014,24 @@ def test_compile_with_autocast_and_vmap(fresh_compiler, attend):
         assert torch.equal(compiled(*inputs), attend(*inputs))
 
 
+def test_compile_keeps_the_fused_kernel(fresh_compiler):
+    """No context that forbids it in the graph, but for float64 and vmap, which need one."""
+    graphs = []
+
+    def record(module, inputs):
+        names = [str(node.target) for node in module.graph.nodes]
+        graphs.append(any("sdpa_kernel" in name for name in names))
+        return module
+
+    inputs = make((4, 2), d_v=D_K, dtype=torch.float32)
+    torch.compile(fast_attention, fullgraph=True, backend=record)(*inputs)
+    torch.compile(fast_attention, fullgraph=True, backend=record)(*make())
+    torch.compile(torch.vmap(fast_attention), fullgraph=True, backend=record)(*inputs)
+    gradient = torch.vmap(torch.func.grad(lambda *x: fast_attention(*x).sum()))
+    torch.compile(gradient, fullgraph=True, backend=record)(*inputs)
+    assert graphs == [False, True, True, True]
+
+
 def test_compile_dropout_and_masks(fresh_compiler):
     def run(lengths, *inputs):
         mask = padding_mask(lengths, N_K)[:, None, None] & causal_mask(N_Q, N_K)
