@@ -4,15 +4,12 @@ const BOXES = [
   "div.math > mjx-container[display='true']",
   ".pst-scrollable-table-container",
   "div.highlight pre",
-  ".book-figure-image",
 ].join(",");
 
 function name(box) {
   if (box.matches("mjx-container")) return "Formula, scrolls sideways";
   if (box.matches("pre")) return "Code, scrolls sideways";
-  const table = box.querySelector("table");
-  const label = table?.getAttribute("aria-label") || table?.caption?.textContent.trim() || "Table";
-  return `${label}, scrolls sideways`;
+  return "Table, scrolls sideways";
 }
 
 function markScrollable() {
@@ -23,7 +20,7 @@ function markScrollable() {
     if (room && formula.getBoundingClientRect().width > room) formula.classList.add("scrolls-inline");
   }
   for (const box of document.querySelectorAll(`${BOXES}, mjx-container.scrolls-inline`)) {
-    if (box.scrollWidth > box.clientWidth + 1) {
+    if (box.scrollWidth > box.clientWidth) {
       box.tabIndex = 0;
       box.setAttribute("role", "group");
       box.setAttribute("aria-label", name(box));

@@ -32,7 +32,7 @@ SECTIONS = (
     "Summary",
     "Sources",
 )
-CODE_WIDTH = 88  # a longer line would scroll in a page of 1280 px
+CODE_WIDTH = 82  # a longer line would scroll in a page of 1280 px
 ALT_LENGTH = range(40, 251)
 
 

@@ -34,12 +34,12 @@ def publish(bundle: Mapping[str, Any], metadata: Mapping[str, Any] | None = None
     display(dict(bundle), raw=True, metadata=dict(metadata or {}))
 
 
-def glue(name: str, value: Any, *, display: bool = True) -> None:
+def glue(name: str, value: Any, *, display: bool = False) -> None:
     """Record a number or a text, for ``{glue:text}`` to print in the prose of the same chapter.
 
     The bundle and its metadata are those of ``myst_nb.glue``, which a reader need not install.
-    A tensor or an array with one element becomes a Python number. ``display=False`` records the
-    value and shows nothing under the cell. In plain Python the line ``name = value`` is printed.
+    A tensor or an array with one element becomes a Python number. ``display=True`` also shows the
+    value under the cell; in plain Python it prints the line ``name = value``.
 
     Raises ValueError if the name cannot be written in a role, if the value is not finite, or if
     it is neither one number nor a text.

@@ -154,7 +154,7 @@ def test_json_cannot_close_its_script():
     weights = torch.eye(n, dtype=torch.float64)[None]
     shown = AttentionRows(NASTY, {"</script><i>": weights}, label="</script> & <b>", name="nasty")
     parts = Parts(shown.html())
-    assert len(parts.scripts) == 2
+    assert len(parts.scripts) == 2 and not set("<>&") & set(parts.scripts[0][1])
     assert not {"b>", "i"} & set(parts.tags)
     data = json.loads(parts.scripts[0][1])["data"]
     assert data["tokens"] == [
@@ -238,9 +238,11 @@ def test_masked_means_masked_in_every_head():
     shown = AttentionRows(["a", "b"], {"m": weights})
     assert shown.readout(0, 0, "m")["shown"] == [1000, -1]
     assert shown.readout(1, 1, "m")["shown"] == [1000, 0]
+    assert page_state(shown)["data"]["weights"]["m"] == [[[1000], [500, 500]], [[1000], [1000, 0]]]
     everything = torch.ones(2, 2, dtype=torch.bool)
     shown = AttentionRows(["a", "b"], {"m": weights}, masks={"m": everything})
     assert shown.readout(0, 0, "m")["shown"] == [1000, 0]
+    assert page_state(shown)["data"]["weights"]["m"][0] == [[1000, 0], [500, 500]]
 
 
 def test_setting_the_state_updates_the_results():
@@ -884,6 +886,7 @@ def test_several_on_one_page_do_not_meddle(show):
     page = show(again, other, softmax, softmax)
     assert page.locator(".component[data-live]").count() == 5
     assert page.locator(".component-view .ar, .component-view .ts").count() == 5
+    assert page.locator(".ar-static, .ts-static").count() == 0  # the fallback has made way
     page.locator("#one-2 [role=option]").nth(5).click()
     page.locator("#one-2 input[value=none]").check()
     page.locator("#softmax-2 input[type=checkbox]").uncheck()

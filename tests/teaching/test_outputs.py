@@ -26,8 +26,11 @@ try:
     check("eq-attention-scale", 1.0, 2.0)
 except AssertionError as error:
     print(error)""",
-    "glue": 'import torch\nglue("gap", torch.tensor(0.125)); glue("name", "H100"); glue("n", 37)',
-    "quiet glue": 'glue("quiet", 0.125, display=False)',
+    "glue": """
+import torch
+glue("gap", torch.tensor(0.125), display=True)
+glue("name", "H100", display=True); glue("n", 37, display=True)""",
+    "quiet glue": 'glue("quiet", 0.125)',
     "myst": """
 import myst_nb
 myst_nb.glue("gap", 0.125); myst_nb.glue("name", "H100"); myst_nb.glue("n", 37)""",
@@ -140,8 +143,8 @@ def test_plain_python_neither_imports_ipython_nor_shows_html():
         "from lib.teaching.outputs import glue, publish\n"
         "publish({'text/plain': 'words', 'text/html': '<p>words</p>'})\n"
         "publish({'text/html': '<p>only HTML</p>'})\n"
-        "glue('gap', 0.125)\n"
-        "glue('quiet', 0.125, display=False)\n"
+        "glue('gap', 0.125, display=True)\n"
+        "glue('quiet', 0.125)\n"
         "print('IPython' in sys.modules)\n"
     )
     run = subprocess.run(
@@ -177,7 +180,7 @@ def test_publish_prints_here(capsys):
     ],
 )
 def test_one_number_or_a_text_can_be_glued(value, printed, capsys):
-    glue("attention-gap", value)
+    glue("attention-gap", value, display=True)
     assert capsys.readouterr().out == f"attention-gap = {printed}\n"
 
 

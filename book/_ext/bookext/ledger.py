@@ -19,7 +19,7 @@ from .tables import table
 logger = logging.getLogger(__name__)
 
 # A formula up to this length (in TeX) is shown in the ledger; a longer one by its label alone.
-SHORT = 90
+SHORT = 75
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def complain(app: Sphinx, env: BuildEnvironment) -> None:
 
 def _short(latex: str) -> str | None:
     latex = re.sub(r"\\begin\{(aligned|split)\}|\\end\{(aligned|split)\}|&", "", latex)
-    latex = " ".join(latex.split())
+    latex = " ".join(latex.split()).rstrip(".,; ")
     return latex if len(latex) <= SHORT and r"\\" not in latex and "\\begin" not in latex else None
 
 
@@ -170,27 +170,25 @@ class WriteLedger(SphinxPostTransform):
                         self.number(equation),
                     ),
                     shown,
-                    self.each(ran, lambda check: nodes.Text(_measured(check))),
-                    self.each(ran, lambda check: nodes.Text(check.allowed or "")),
                     self.each(ran, self.check_link),
+                    self.each(ran, lambda check: nodes.Text(check.allowed or "")),
                 ]
             )
         if not rows:
             return nodes.paragraph(text="No chapter with equations is whole yet.")
-        return table(
-            ["Equation", "Formula or label", "Measured error", "Allowed", "Check"],
-            rows,
-            label="The ledger of equations",
-            classes=["ledger"],
-        )
+        head = ["Equation", "Formula, or its label", "Measured error", "Allowed"]
+        return table(head, rows, classes=["ledger"])
 
     def check_link(self, check: Check) -> nodes.Node:
-        number = check.anchor.rpartition("-")[2] if check.anchor[-1].isdigit() else ""
-        name = f"check of {check.label}{f' ({number})' if number else ''}"
+        """What was measured, leading to the place where it was."""
         reference = make_refnode(
-            self.app.builder, self.env.docname, check.docname, check.anchor, nodes.Text("ran here")
+            self.app.builder,
+            self.env.docname,
+            check.docname,
+            check.anchor,
+            nodes.Text(_measured(check)),
         )
-        reference["reftitle"] = name
+        reference["reftitle"] = f"the check of {check.label}"
         return reference
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""One way to make a table: it scrolls in a box of its own, which the keyboard reaches."""
+"""Tables that the extension makes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ def table(
     head: Sequence[str],
     rows: Sequence[Sequence[nodes.Node]],
     *,
-    label: str,
     classes: Sequence[str] = (),
 ) -> nodes.table:
-    """A docutils table; `label` names it for those who cannot see it."""
+    """A docutils table with one line of headings."""
     result = nodes.table(classes=list(classes))
-    result["bookext_label"] = label
     group = nodes.tgroup(cols=len(head))
     result += group
     group += [nodes.colspec(colwidth=1) for _ in head]

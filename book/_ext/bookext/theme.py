@@ -96,6 +96,12 @@ MENDS = (
         "the entries of a list are its items (axe: aria-required-children)",
         everywhere=False,
     ),
+    Mend(
+        '<summary aria-label="Toggle hidden content">',
+        "<summary>",
+        "the name must contain the text shown (axe: label-content-name-mismatch)",
+        everywhere=False,
+    ),
 )
 
 
