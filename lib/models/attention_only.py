@@ -15,12 +15,8 @@ from lib.attention import causal_mask, fast_attention, scaled_dot_product_attent
 
 # Each way of mixing multiplies the queries, and so the logits, which have been scaled by 1/√d_k:
 # by 0 for equal weights on all keys, by √d_k to undo the scaling. "none" leaves attention out.
-MIXINGS = {
-    "attention": lambda d_k: 1.0,
-    "unscaled": math.sqrt,
-    "average": lambda d_k: 0.0,
-    "none": None,
-}
+EQUAL, AS_IT_IS = (lambda d_k: 0.0), (lambda d_k: 1.0)
+MIXINGS = {"attention": AS_IT_IS, "unscaled": math.sqrt, "average": EQUAL, "none": None}
 
 
 class AttentionOnly(nn.Module):

@@ -1,0 +1,446 @@
+"""Official checkpoints: read and written whole, or not at all.
+
+Used from chapter 11_bert on; the file format is explained there.
+
+A checkpoint is a folder, or a repository of the Hugging Face Hub, with
+
+* `config.json`: sizes and options under the names that the family's authors gave them;
+* `model.safetensors`: the tensors by name, 8 bytes of header length, a header in JSON, then raw
+  numbers. Where there is none, `pytorch_model.bin`, a pickle: read by torch's restricted unpickler
+  (`weights_only=True`), which builds tensors and runs no code.
+
+A model class says in a `Layout` how its names and options are called there, and inherits from
+`Pretrained` the two methods `from_pretrained` and `save_pretrained`. Nothing else is specific to a
+family: the table of names is the whole difference between our module and the official one.
+
+Errors. `CheckpointError` (a ValueError), in one line, for a checkpoint that is not exactly this
+model: an unsupported option, the first tensor that is missing, unexpected or misshapen, or a second
+copy of a tied tensor that differs. FileNotFoundError for a folder or file that is not there;
+ConnectionError for a Hub that cannot be reached; ImportError, with the package to install, where
+`safetensors` or `huggingface_hub` is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["CheckpointError", "Layout", "Pretrained", "find_file", "load_parts", "read_config"]
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is not what the model expects; the message says what came first."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a family's files name what our module holds.
+
+    model_type, architecture : what `config.json` says of itself
+    options : our config's field → their key
+        A key without which no model is defined (`required`) must be there; another that is absent
+        has our default, which is the official one.
+    required : fields of `options` that have no default
+    fixed : their key → the one value that we compute
+        Any other value is refused; an absent key means this value.
+    weights : our module or parameter → theirs
+        "*" stands for a layer's number. A module's entry covers its weight and its bias.
+    copies : their tensor → their tensor that it must equal, if the file holds both
+        Tied tensors, which some files store twice.
+    ignored : regular expressions of tensors that hold no weights
+    """
+
+    model_type: str
+    architecture: str
+    options: Mapping[str, str]
+    required: tuple[str, ...]
+    fixed: Mapping[str, Any]
+    weights: Mapping[str, str]
+    copies: Mapping[str, str] = field(default_factory=dict)
+    ignored: tuple[str, ...] = (r"position_ids$",)
+
+    def their_name(self, ours: str) -> str:
+        """The official name of one of our parameters.
+
+        Raises KeyError for a parameter that the table does not cover.
+        """
+        numbers = re.findall(r"(?<=\.)\d+(?=\.)", ours)
+        pattern = re.sub(r"(?<=\.)\d+(?=\.)", "*", ours)
+        if pattern in self.weights:
+            theirs = self.weights[pattern]
+        else:
+            module, _, leaf = pattern.rpartition(".")
+            theirs = f"{self.weights[module]}.{leaf}"
+        for number in numbers:
+            theirs = theirs.replace("*", number, 1)
+        return theirs
+
+
+# Options whose values have other names in the files. Reading knows every name, writing the first.
+_ACTIVATIONS = {
+    "gelu": ("gelu",),
+    "gelu_tanh": ("gelu_pytorch_tanh", "gelu_new"),
+    "relu": ("relu",),
+    "swish": ("silu", "swish"),
+}
+# A norm's scale and shift as TensorFlow calls them, in BERT's first and still official files.
+_NEW_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+_OLD_NAMES = re.compile(r"LayerNorm\.(gamma|beta)$")
+
+_SAFETENSORS_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+}
+
+
+class Pretrained(nn.Module):
+    """A model that reads and writes official checkpoints.
+
+    A subclass sets `layout` and `config_class`, a dataclass that refuses wrong values, and has a
+    constructor that takes such a config and nothing else that is not optional.
+    """
+
+    layout: ClassVar[Layout]
+    config_class: ClassVar[type]
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder_or_repo_id: str | os.PathLike,
+        *,
+        dtype: torch.dtype | None = None,
+        revision: str | None = None,
+    ) -> Self:
+        """Load a checkpoint, all of it or nothing, and return the model in evaluation mode.
+
+        Parameters
+        ----------
+        folder_or_repo_id : a folder that exists, or else "name" or "owner/name" on the Hub
+        dtype : floating dtype, optional
+            What the weights become; as in the file, if left out.
+        revision : branch, tag or commit on the Hub, optional
+
+        The model is laid out without memory, every name and shape is checked, and only then is
+        each tensor read from the file into its own memory: the peak is the weights and little
+        more, and a file that changes later does not change the model.
+
+        Raises as the module says.
+        """
+        if dtype is not None and not dtype.is_floating_point:
+            raise ValueError(f"dtype: expected a floating dtype, got {dtype}")
+        config = cls._config_from(read_config(folder_or_repo_id, revision))
+        path = _find_weights(folder_or_repo_id, revision)
+        with torch.device("meta"):
+            model = cls(config)
+        tensors = _checked_tensors(model, cls.layout, path, dtype)
+        model.load_state_dict(tensors, strict=True, assign=True)
+        return model.eval()
+
+    def save_pretrained(self, folder: str | os.PathLike) -> None:
+        """Write `config.json` and `model.safetensors` in the official layout.
+
+        A folder that is not there appears with both files at once; in one that is, each file is
+        replaced at once, the weights last. Whatever happens on the way, no file is ever half there.
+        Tied tensors are written once, as in official files.
+
+        Raises CheckpointError, before anything is written, for an option that the official layout
+        has no place for.
+        """
+        save_file = _import_safetensors().torch.save_file
+        folder, config = Path(folder), self._config_to(next(self.parameters()).dtype)
+        tensors = {
+            self.layout.their_name(name): tensor.detach().contiguous()
+            for name, tensor in self.state_dict().items()
+        }
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # Beside its destination, so that moving it there is a rename within one file system.
+        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        try:
+            text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False)
+            (scratch / "config.json").write_text(text + "\n", encoding="utf-8")
+            save_file(tensors, scratch / "model.safetensors", metadata={"format": "pt"})
+            scratch.chmod(0o755)  # mkdtemp's folder is for its owner alone
+            if not folder.exists():
+                scratch.rename(folder)
+            else:
+                for name in ("config.json", "model.safetensors"):
+                    (scratch / name).replace(folder / name)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    @classmethod
+    def _config_from(cls, theirs: Mapping[str, Any]) -> Any:
+        """Our config from the contents of `config.json`."""
+        layout = cls.layout
+        if theirs.get("model_type", layout.model_type) != layout.model_type:
+            raise CheckpointError(
+                f"config.json: expected model_type {layout.model_type!r}, "
+                f"got {theirs['model_type']!r}"
+            )
+        for key, value in layout.fixed.items():
+            if theirs.get(key, value) != value:
+                raise CheckpointError(
+                    f"config.json: {key} = {theirs[key]!r} is not supported, only {value!r}"
+                )
+        ours = {}
+        for name, key in layout.options.items():
+            if key in theirs:
+                ours[name] = theirs[key]
+            elif name in layout.required:
+                raise CheckpointError(f"config.json: expected a value for {key}, found none")
+        if "activation" in ours:
+            known = {key: name for name, keys in _ACTIVATIONS.items() for key in keys}
+            key, value = layout.options["activation"], ours["activation"]
+            if value not in known:
+                raise CheckpointError(
+                    f"config.json: {key} = {value!r} is not supported, only {', '.join(known)}"
+                )
+            ours["activation"] = known[value]
+        try:
+            return cls.config_class(**ours)
+        except ValueError as error:
+            name = str(error).partition(":")[0]
+            key = layout.options.get(name, name)
+            raise CheckpointError(f"config.json: {key}, here {error}") from None
+
+    def _config_to(self, dtype: torch.dtype) -> dict[str, Any]:
+        """The contents of `config.json` from our config."""
+        layout = self.layout
+        for option in fields(self.config):
+            value = getattr(self.config, option.name)
+            if option.name not in layout.options and value != option.default:
+                raise CheckpointError(
+                    f"{option.name}: expected {option.default!r}, as a {layout.model_type} "
+                    f"checkpoint has no place for another value, got {value!r}"
+                )
+        theirs = {key: getattr(self.config, name) for name, key in layout.options.items()}
+        theirs[layout.options["activation"]] = _ACTIVATIONS[self.config.activation][0]
+        return theirs | {
+            "model_type": layout.model_type,
+            "architectures": [layout.architecture],
+            "tie_word_embeddings": True,
+            "dtype": str(dtype).removeprefix("torch."),
+        }
+
+
+def load_parts(
+    parts: Mapping[str, type[Pretrained]],
+    sources: Mapping[str, str | os.PathLike | None],
+    **options,
+) -> dict[str, Pretrained]:
+    """Load a model that is published in parts, each a checkpoint of its own; return those found.
+
+    parts : name → class
+    sources : name → where that part is, or None
+        Where only the first is given, it may be a folder with a folder for each part, by name; or
+        any one part, which is told by the `architectures` of its `config.json`.
+    options : of `Pretrained.from_pretrained`
+    """
+    given = {name: source for name, source in sources.items() if source is not None}
+    (first, source), *others = given.items()
+    if not others and all((Path(source) / name / "config.json").is_file() for name in parts):
+        given = {name: Path(source) / name for name in parts}
+    elif not others:
+        said = read_config(source, options.get("revision")).get("architectures") or ()
+        names = [name for name, part in parts.items() if part.layout.architecture in said]
+        given = {(names or [first])[0]: source}
+    return {name: parts[name].from_pretrained(given[name], **options) for name in given}
+
+
+def find_file(folder_or_repo_id: str | os.PathLike, name: str, revision: str | None = None) -> Path:
+    """The path of a file in a folder, or in a repository of the Hub: downloaded once, then cached.
+
+    What is neither a folder nor written like a repository's id is taken for a folder that is
+    missing. Raises FileNotFoundError, or ConnectionError where the Hub cannot be reached and the
+    file is not in the cache.
+    """
+    folder = Path(folder_or_repo_id)
+    if folder.is_dir():
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder}: expected a file {name}, found none")
+        return folder / name
+    repo_id = os.fspath(folder_or_repo_id)
+    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", repo_id):
+        raise FileNotFoundError(f"{repo_id}: expected a folder or a Hub id owner/name")
+    try:
+        import huggingface_hub
+        from huggingface_hub import errors
+    except ImportError:
+        raise ImportError(
+            f"{repo_id}: not a folder here, and the Hub needs `pip install huggingface_hub`"
+        ) from None
+    try:
+        return Path(huggingface_hub.hf_hub_download(repo_id, name, revision=revision))
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError):
+        where = f"{repo_id} at {revision}" if revision else repo_id
+        raise FileNotFoundError(
+            f"{where}: expected a folder here or a public repository on the Hub, found neither"
+        ) from None
+    except errors.EntryNotFoundError as error:
+        if not isinstance(error, errors.LocalEntryNotFoundError):  # the Hub has been asked
+            raise FileNotFoundError(
+                f"{repo_id}: expected a file {name} on the Hub, found none"
+            ) from None
+        reason = error
+    except (OSError, errors.HTTPError) as error:  # among them offline mode
+        reason = error
+    raise ConnectionError(
+        f"{repo_id}: no such folder, {name} is not in the cache, and the Hub cannot be reached "
+        f"({type(reason).__name__})"
+    )
+
+
+def read_config(folder_or_repo_id: str | os.PathLike, revision: str | None = None) -> dict:
+    """The contents of a checkpoint's `config.json`."""
+    path = find_file(folder_or_repo_id, "config.json", revision)
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # no JSON, or no UTF-8
+        raise CheckpointError(f"config.json: expected JSON, got an error: {error}") from None
+    if not isinstance(config, dict):
+        raise CheckpointError(f"config.json: expected an object, got {type(config).__name__}")
+    return config
+
+
+def _find_weights(folder_or_repo_id: str | os.PathLike, revision: str | None) -> Path:
+    try:
+        return find_file(folder_or_repo_id, "model.safetensors", revision)
+    except (FileNotFoundError, ConnectionError) as error:
+        missing = error
+    try:  # without a network too, as it may be in the cache
+        return find_file(folder_or_repo_id, "pytorch_model.bin", revision)
+    except (FileNotFoundError, ConnectionError):
+        raise missing from None
+
+
+# Tensors
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A tensor in a file: what it is, and how to bring it into memory of its own."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype | None  # None: a kind that no weight has
+    read: Callable[[], Tensor]
+
+
+def _checked_tensors(
+    model: nn.Module, layout: Layout, path: Path, dtype: torch.dtype | None
+) -> dict[str, Tensor]:
+    """The file's tensors under our names, once every name, shape, dtype and tie is right."""
+    stored = _stored_tensors(path)
+    stored = {n: t for n, t in stored.items() if not any(re.search(p, n) for p in layout.ignored)}
+    wanted = {layout.their_name(name): (name, p) for name, p in model.state_dict().items()}
+
+    for name, (_, parameter) in wanted.items():
+        if name not in stored:
+            raise CheckpointError(
+                f"{path.name}: missing tensor {name}, shape {tuple(parameter.shape)}"
+            )
+    for name in stored:
+        if name not in wanted and name not in layout.copies:
+            raise CheckpointError(
+                f"{path.name}: unexpected tensor {name}, shape {stored[name].shape}"
+            )
+    for name, tensor in stored.items():
+        _, parameter = wanted[layout.copies.get(name, name)]
+        if tensor.shape != tuple(parameter.shape):
+            raise CheckpointError(
+                f"{path.name}: misshapen tensor {name}, expected shape {tuple(parameter.shape)}, "
+                f"got {tensor.shape}"
+            )
+    first_name, first = next(iter(stored.items()))
+    for name, tensor in stored.items():
+        if tensor.dtype is None or (dtype is None and tensor.dtype != first.dtype):
+            raise CheckpointError(
+                f"{path.name}: expected floating tensors of one dtype (or give dtype=), got "
+                f"{tensor.dtype or 'another kind'} in {name} and {first.dtype} in {first_name}"
+            )
+    for name, original in layout.copies.items():
+        if name in stored and not torch.equal(stored[name].read(), stored[original].read()):
+            raise CheckpointError(
+                f"{path.name}: expected {name} equal to {original}, to which it is tied, got others"
+            )
+    return {
+        ours: stored[name].read().to(dtype or first.dtype) for name, (ours, _) in wanted.items()
+    }
+
+
+def _stored_tensors(path: Path) -> dict[str, _Stored]:
+    """What is in the file, by name, with the names of today."""
+    stored = _open_safetensors(path) if path.suffix == ".safetensors" else _open_pickle(path)
+    return {_OLD_NAMES.sub(lambda old: _NEW_NAMES[old[0]], n): t for n, t in stored.items()}
+
+
+def _open_safetensors(path: Path) -> dict[str, _Stored]:
+    """Let the library check the file, then read tensors ourselves.
+
+    The library's tensors are windows into the file: they would change with it, and while they
+    live, its pages stand in memory beside any copy.
+    """
+    safetensors = _import_safetensors()
+    try:
+        with safetensors.safe_open(path, framework="pt"):
+            pass
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(f"{path.name}: expected a safetensors file, got: {error}") from None
+    with path.open("rb") as file:
+        header_size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(header_size))
+    header.pop("__metadata__", None)
+
+    def read(shape: tuple[int, ...], dtype: torch.dtype, offset: int) -> Tensor:
+        tensor = torch.empty(shape, dtype=dtype)
+        with path.open("rb") as file:
+            file.seek(8 + header_size + offset)
+            if file.readinto(tensor.view(-1).view(torch.uint8).numpy()) != tensor.nbytes:
+                raise CheckpointError(f"{path.name}: the file became shorter while it was read")
+        return tensor
+
+    stored = {}
+    for name, entry in header.items():
+        shape, dtype = tuple(entry["shape"]), _SAFETENSORS_DTYPES.get(entry["dtype"])
+        stored[name] = _Stored(shape, dtype, partial(read, shape, dtype, entry["data_offsets"][0]))
+    return stored
+
+
+def _open_pickle(path: Path) -> dict[str, _Stored]:
+    # Files from before torch 1.6 are no archives and cannot be mapped: those are read at once.
+    mmap = zipfile.is_zipfile(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except (pickle.UnpicklingError, RuntimeError, EOFError):
+        raise CheckpointError(
+            f"{path.name}: expected tensors that torch.load(weights_only=True) reads, got others"
+        ) from None
+    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
+        raise CheckpointError(f"{path.name}: expected a dictionary of tensors, got others")
+    return {
+        name: _Stored(tuple(t.shape), t.dtype if t.is_floating_point() else None, t.clone)
+        for name, t in state.items()
+    }
+
+
+def _import_safetensors():
+    try:
+        import safetensors
+        import safetensors.torch
+    except ImportError:
+        raise ImportError("checkpoints need `pip install safetensors`") from None
+    return safetensors

@@ -1,0 +1,187 @@
+"""The one harness that holds every family to its official implementation in `transformers`.
+
+A test gives a reference model of tiny, odd sizes. `checkpoint` randomises all its parameters
+(default initialisation hides a missing scale, an ignored bias, a wrong ε) and saves it the official
+way; our class loads that folder; `assert_parity` feeds both the same batch, padded and with two
+segments, and compares every output. Where they differ, `first_divergence` names the first layer
+that does: the family's table of weights says which of our modules is which of theirs, so nothing
+has to be written for a new family.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lib.checkpoints import Layout, Pretrained
+
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}  # relative to the largest logit
+
+
+def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Draw every parameter afresh, biases and norms included, so that nothing is 0 or 1.
+
+    Embeddings are small, so that their sum has a small variance and ε in the norm shows; other
+    matrices are large, so that attention is sharp and activations leave their linear range.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            if "embeddings" in name and parameter.ndim == 2 and "project" not in name:
+                value = 0.05 * noise
+            elif parameter.ndim == 2:
+                value = 1.5 * noise / parameter.shape[1] ** 0.5
+            elif name.endswith("weight"):  # of a norm
+                value = 1.0 + 0.3 * noise
+            else:
+                value = 0.3 * noise
+            parameter.copy_(value)
+    return model
+
+
+def checkpoint(
+    reference: nn.Module, folder: Path, dtype: torch.dtype = torch.float32, seed: int = 0
+) -> nn.Module:
+    """Randomise a reference model and save it as `transformers` does; return it, for evaluation."""
+    reference = randomise(reference, seed).to(dtype).eval()
+    reference.config.dtype = dtype
+    reference.save_pretrained(folder)
+    return reference
+
+
+def batch(
+    vocab_size: int, n: int = 13, *, segments: bool = True, seed: int = 0
+) -> dict[str, Tensor]:
+    """Three sequences: one full, two padded; with two segments each, if the family has them."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.tensor([n, n - 5, 3])
+    inputs = {
+        "input_ids": torch.randint(vocab_size, (3, n), generator=generator),
+        "attention_mask": (torch.arange(n) < lengths[:, None]).long(),
+    }
+    if segments:
+        inputs["token_type_ids"] = (torch.arange(n) >= lengths[:, None] // 2).long()
+    return inputs
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The largest difference of each output, relative to its largest number."""
+
+    errors: Mapping[str, float]
+
+    @property
+    def worst(self) -> float:
+        return max(self.errors.values())
+
+
+def measure(
+    ours: nn.Module, reference: nn.Module, inputs: Mapping[str, Tensor], outputs: tuple[str, ...]
+) -> Parity:
+    """Feed both; `outputs` names the reference's logits in the order of ours."""
+    with torch.no_grad():
+        got = ours(inputs["input_ids"], **{k: v for k, v in inputs.items() if k != "input_ids"})
+        want = reference(**inputs)
+    got = got if isinstance(got, tuple) else (got,)
+    assert len(got) == len(outputs), f"expected outputs {outputs}, got {len(got)} of them"
+    return Parity({name: _error(a, want[name]) for name, a in zip(outputs, got, strict=True)})
+
+
+def assert_parity(
+    ours: Pretrained,
+    reference: nn.Module,
+    inputs: Mapping[str, Tensor],
+    outputs: tuple[str, ...] = ("logits",),
+    tolerance: float | None = None,
+) -> Parity:
+    """Both models give the same logits; if not, say by how much and from which layer on."""
+    dtype = next(reference.parameters()).dtype
+    tolerance = TOLERANCE[dtype] if tolerance is None else tolerance
+    parity = measure(ours, reference, inputs, outputs)
+    # Written so that NaN fails.
+    if not parity.worst <= tolerance:
+        layer = first_divergence(ours, reference, inputs, ours.layout, tolerance)
+        raise AssertionError(
+            f"differs by {parity.worst:.1e} of the largest logit (allowed {tolerance:.0e}); "
+            f"first in {layer or 'the output alone'}"
+        )
+    return parity
+
+
+def first_divergence(
+    ours: nn.Module,
+    reference: nn.Module,
+    inputs: Mapping[str, Tensor],
+    layout: Layout,
+    tolerance: float,
+) -> str | None:
+    """Name our first layer, in the order of execution, whose output is not its counterpart's.
+
+    Compared are the layers with weights that stand in the layout's table on both sides as modules
+    of one input and one output: linear maps, norms, embeddings. A mistake between two of them (a
+    scale in the attention, an activation) shows at the next: "output_projection", "contract".
+    None if all of them agree, so that the mistake lies behind the last of them.
+    """
+    pairs = {}
+    for name, module in ours.named_modules():
+        counterpart = _counterpart(name, module, layout)
+        if counterpart is not None:
+            pairs[name] = counterpart
+    got = _outputs(ours, list(pairs), inputs)
+    want = _outputs(reference, list(pairs.values()), inputs)
+    for name, output in got.items():  # in the order of execution
+        if not _error(output, want[pairs[name]]) <= tolerance:
+            return name
+    return None
+
+
+def _counterpart(name: str, module: nn.Module, layout: Layout) -> str | None:
+    """The official module of one of ours, or None where ours does more or is not in the table."""
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, Tensor) or type(module).__name__ not in (
+        "Linear",
+        "Embedding",
+        "LayerNorm",
+    ):
+        return None
+    return layout.their_name(f"{name}.weight").removesuffix(".weight")
+
+
+def _outputs(model: nn.Module, names: list[str], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What these modules return in one pass, in the order in which they do."""
+    seen: dict[str, Tensor] = {}
+    hooks = [
+        model.get_submodule(name).register_forward_hook(
+            lambda module, args, output, name=name: seen.update({name: output.detach().clone()})
+        )
+        for name in names
+    ]
+    try:
+        with torch.no_grad():
+            model(**inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return seen
+
+
+def _error(got: Tensor, want: Tensor) -> float:
+    assert got.shape == want.shape, f"expected shape {tuple(want.shape)}, got {tuple(got.shape)}"
+    assert got.dtype == want.dtype, f"expected {want.dtype}, got {got.dtype}"
+    return ((got - want).abs().max() / want.abs().max()).item()
+
+
+def transformers():
+    """The library, without its progress bars and notes, and with its own warnings left alone."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        import transformers as library
+    library.logging.set_verbosity_error()
+    library.utils.logging.disable_progress_bar()
+    return library
