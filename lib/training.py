@@ -32,7 +32,7 @@ def fit(
 
     Parameters
     ----------
-    model : its parameters with requires_grad are trained, in place; left in training mode
+    model : trained in place and left in training mode; frozen parameters stay as they are
     batch_loss : called once a step with the step's number, from 0
         Draws a fresh batch and returns its loss, a scalar. What to draw, from which generator, on
         which device and in which dtype is its business: the loop knows of models and losses only.
@@ -52,7 +52,7 @@ def fit(
     Derived in a later chapter; first used in chapter 02_attention.
     """
     _validate(steps, learning_rate, warmup, clip)
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    parameters = list(model.parameters())
     # One kernel for all parameters: the same update, and less time lost between small tensors.
     fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
     optimizer = torch.optim.AdamW(

@@ -48,8 +48,7 @@ def peak_bytes(function: Callable[..., Any], *args: Any, device: str | None = No
 def _peak_bytes_cpu(function: Callable[..., Any], *args: Any) -> int:
     cpu = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=cpu, profile_memory=True) as profile:
-        result = function(*args)  # named, so that it lives to the end of the recording
-    del result
+        function(*args)
     events = profile.profiler.kineto_results.events()
     memory = [event for event in events if event.name() == "[memory]"]
     live = peak = 0
