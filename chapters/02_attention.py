@@ -1298,7 +1298,7 @@ for dtype, atol in tolerance.items():
 #
 # To see what helps, we also train the same model with parts of the idea missing:
 #
-# - **no attention**: the direct way only;
+# - **no attention**: the direct way only, so a learned table of pairs of characters;
 # - **average**: each position receives the plain average of the past, so context without choice;
 # - **one head, unscaled**: without $1/\sqrt{d_k}$;
 # - **one head** and **four heads** of the same total width.
@@ -1372,6 +1372,35 @@ glue(
     "attention-loss-spread",
     max(np.std(losses, ddof=1) for losses in results.values()),
 )
+V = len(vocabulary)
+pairs = torch.bincount(train_ids[:-1] * V + train_ids[1:], minlength=V**2)
+bigram = pairs.view(V, V).double() + 1  # add one: no pair is impossible
+bigram /= bigram.sum(1, keepdim=True)  # p(c | b)
+triples = (train_ids[:-2] * V + train_ids[1:-1]) * V + train_ids[2:]
+triples = torch.bincount(triples, minlength=V**3).view(V, V, V).double()
+seen, kinds = triples.sum(-1, keepdim=True), (triples > 0).sum(-1, keepdim=True)
+# Witten-Bell: trust a context as far as its counts outweigh its kinds
+trigram = (triples + kinds * bigram) / (seen + kinds).clamp_min(1)
+trigram = torch.where(seen > 0, trigram, bigram)  # p(c | a, b)
+a, b, c = validation_ids[:-2], validation_ids[1:-1], validation_ids[2:]
+counted = {
+    "bigrams": -bigram[b, c].log().mean().item(),
+    "trigrams": -trigram[a, b, c].log().mean().item(),
+}
+for name, loss in counted.items():
+    print(f"counted {name:17}{loss:.3f}")
+    glue(f"attention-counted-{name}", loss)
+check(
+    "no attention = a table of pairs",
+    np.mean(results["no attention"]),
+    counted["bigrams"],
+    atol=0.02,
+)
+check(
+    "a table of triples beats them all",
+    counted["trigrams"] < min(results["four heads"]),
+)
+
 worst = {name: max(losses) for name, losses in results.items()}
 best = {name: min(losses) for name, losses in results.items()}
 check("context helps, even unchosen", worst["average"] < best["no attention"])
@@ -1426,6 +1455,13 @@ show_figure(
 # {glue:text}`attention-loss-four-heads:.2f` ({numref}`fig-attention-arms`). No standard deviation
 # over the three seeds exceeds {glue:text}`attention-loss-spread:.3f`. So it is the *choice* of
 # where to look that pays.
+#
+# Two tables put these numbers in their place. Without attention the model can learn just which
+# character follows which, and that is what it learned: a table of counted pairs gives
+# {glue:text}`attention-counted-bigrams:.2f`. And a table of counted triples gives
+# {glue:text}`attention-counted-trigrams:.2f`, better than any model here. One layer of attention
+# does not beat counting. It earns its place by looking further than a table can be made, once
+# there is more of it.
 #
 # Leaving out $1/\sqrt{d_k}$ costs {glue:text}`attention-gain-fast:.2f` nats at the learning rate
 # that is good for the others: the unscaled head ends hardly better than no attention at all. At a
@@ -1487,13 +1523,14 @@ ax.set(xlabel="how many characters back")
 show_figure(
     fig,
     name="fig-attention-offsets",
-    caption="Mean weight by distance, over all held-out text. Heads divide "
-    "the recent past among themselves; the brightest cell is "
-    f"{average.max():.2f}.",
+    caption="Mean weight by distance, over all held-out text. All four heads "
+    "look mostly one character back; they do not divide the past among "
+    f"themselves. The brightest cell is {average.max():.2f}.",
     alt="A heat map of four heads by distance from zero to eleven characters "
-    "back. Nearly all weight lies within the last few characters, and "
-    "different heads are brightest at different distances.",
+    "back. All four rows are alike: brightest one character back, then the "
+    "character itself, then two back, and nearly dark beyond four.",
 )
+check("every head is brightest one back", bool((average.argmax(-1) == 1).all()))
 
 
 def last_row(model):
