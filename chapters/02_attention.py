@@ -1460,8 +1460,8 @@ show_figure(
 # character follows which, and that is what it learned: a table of counted pairs gives
 # {glue:text}`attention-counted-bigrams:.2f`. And a table of counted triples gives
 # {glue:text}`attention-counted-trigrams:.2f`, better than any model here. One layer of attention
-# does not beat counting. It earns its place by looking further than a table can be made, once
-# there is more of it.
+# does not beat counting. What more layers add is for later
+# chapters to measure.
 #
 # Leaving out $1/\sqrt{d_k}$ costs {glue:text}`attention-gain-fast:.2f` nats at the learning rate
 # that is good for the others: the unscaled head ends hardly better than no attention at all. At a

@@ -594,10 +594,14 @@ def _kernels_for(x: Tensor):
     return nullcontext()
 
 
-@torch.compiler.assume_constant_result  # once it is traced: torch.compile traces what it runs under
 def _under_a_transform() -> bool:
     """Whether vmap, grad or another transform of torch.func is at work. torch has no public way."""
     return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+# Under torch.compile the answer of the time of tracing is a constant of the graph. This is what
+# torch.compiler.assume_constant_result does, without the second that importing the compiler takes.
+_under_a_transform._dynamo_marked_constant = True
 
 
 def _as_four_dimensional(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None):

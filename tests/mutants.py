@@ -404,7 +404,7 @@ MUTANTS = [
     ),
     Mutant(
         ATTENTION,
-        "@torch.compiler.assume_constant_result",
+        "_under_a_transform._dynamo_marked_constant = True",
         "",
         "fast: no fused kernel under torch.compile",
         "test_compile_keeps_the_fused_kernel",

@@ -9,6 +9,9 @@ import doctest
 import itertools
 import math
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -41,6 +44,7 @@ def in_small_blocks(query, key, value, mask=None):
 FUNCTIONS = [scaled_dot_product_attention, fast_attention, in_small_blocks]
 every_function = pytest.mark.parametrize("attend", FUNCTIONS, ids=lambda f: f.__name__)
 
+ROOT = Path(__file__).parent.parent
 N_Q, N_K, D_K, D_V = 5, 7, 11, 13
 LEADING = [(), (2,), (2, 3), (2, 1, 3)]
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
@@ -1030,6 +1034,13 @@ def test_compile_keeps_the_fused_kernel(fresh_compiler):
     gradient = torch.vmap(torch.func.grad(lambda *x: fast_attention(*x).sum()))
     torch.compile(gradient, fullgraph=True, backend=record)(*inputs)
     assert graphs == [False, True, True, True]
+
+
+def test_importing_the_module_does_not_import_the_compiler():
+    """That takes a second, which every chapter's first cell would wait for."""
+    code = "import sys, lib.attention; sys.exit('torch._dynamo' in sys.modules)"
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=120)
+    assert process.returncode == 0
 
 
 def test_compile_dropout_and_masks(fresh_compiler):
