@@ -751,7 +751,7 @@ for radius, style in [(1.0, ":"), (4.0, "-"), (16.0, "--")]:
         label=f"output, norm {radius:g}",
     )
 ax.set(xlabel="angle of the key or query", ylabel="value")
-ax.legend(loc="upper right")
+fig.legend(loc="outside upper center", ncols=2)
 show_figure(
     fig,
     name="fig-attention-smoother",
@@ -1000,7 +1000,7 @@ ax.plot(
     label="old sums scaled down",
 )
 ax.set(xlabel="keys read, $t$", ylabel="score")
-ax.legend(loc="lower right")
+fig.legend(loc="outside upper center", ncols=2)
 show_figure(
     fig,
     name="fig-attention-online",
@@ -2463,7 +2463,8 @@ grade("ex-attention-merge", merge)
 #   {eq}`eq-attention-variance`; the factor $1/\sqrt{d_k}$ brings it back to one. That describes
 #   the start of training, under three hypotheses, each of which can fail.
 # - Without the factor it is the entropy that collapses. The mean gradient through the softmax
-#   falls only slowly with $d$, and the gradient at the query does not vanish.
+#   falls only slowly with $d$, and the gradient at the query does not vanish at first. In training,
+#   an unscaled head can be driven into saturation by steps that a scaled head takes well.
 # - The backward pass is six lines. The one to remember is $D = \operatorname{rowsum}(\mathrm{d}O
 #   \circ O)$ {eq}`eq-attention-d`: it needs no matrix of weights.
 # - Attention is blind to order {eq}`eq-attention-equivariance`, and never leaves the range of its
@@ -2472,7 +2473,8 @@ grade("ex-attention-merge", merge)
 #   may attend to nothing is a decision; ours is zero.
 # - The keys can be read one at a time {eq}`eq-attention-online-sum`. That makes the memory linear
 #   in $n$, and leaves the work quadratic.
-# - On real text one layer gains from context, and gains most from choosing where to look.
+# - On real text one layer gains from context, and gains most from choosing where to look. It does
+#   not beat a table of counted triples.
 #
 # ## Sources
 #

@@ -79,7 +79,8 @@ mean = sum(numbers) / len(numbers)
 squares = [(number - mean) ** 2 for number in numbers]
 print("mean", mean, " squared deviations", squares)
 by_hand = sum(squares) / len(squares)
-check("by hand = the library", variance(torch.tensor(numbers, dtype=double)), by_hand)
+found = variance(torch.tensor(numbers, dtype=double))
+check("by hand = the library", found, by_hand)
 
 # %% [markdown]
 # ## The library function
@@ -146,9 +147,11 @@ ax.legend()
 show_figure(
     fig,
     name="fig-slug-here-cancellation",
-    caption="The error of two ways to compute one variance, in single precision.",
-    alt="Two curves of error over the mean of the numbers, on logarithmic axes. That "
-    "of the difference of moments climbs steadily; that of the mean square stays low.",
+    caption="The error of two ways to compute one variance, in single "
+    "precision.",
+    alt="Two curves of error over the mean of the numbers, on logarithmic "
+    "axes. That of the difference of moments climbs steadily; that of the "
+    "mean square stays low.",
 )
 
 # %% [markdown]

@@ -382,7 +382,10 @@ def test_that_guard_lets_a_reason_pass(source):
 def test_pytest_itself_is_strict():
     options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
     assert options["xfail_strict"] is True
-    assert options["filterwarnings"] == ["error"]
+    error, *ignored = options["filterwarnings"]
+    assert error == "error"
+    # every exception is one message of one package that we cannot mend
+    assert ignored == ["ignore:`torch.jit.script:DeprecationWarning"]
 
 
 def without_chapter(tree: ast.Module) -> list[ast.AST]:
