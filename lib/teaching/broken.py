@@ -14,7 +14,8 @@ def catches(label: str, test: Callable[[Any], Any], *, broken: Any, fixed: Any) 
 
     label: the mistake's name in the book's list, such as "D09", with a word more where one
         mistake has several symptoms.
-    test: takes a version and raises AssertionError, with the symptom in its message, if it is wrong.
+    test: takes a version and, if it is wrong, raises AssertionError with the symptom in its
+        message.
 
     Raises AssertionError if the test fails on ``fixed``, and if it passes on ``broken``: a test
     that catches nothing is a defect of its own. Any other exception goes through: a crash is not
@@ -35,7 +36,8 @@ def catches(label: str, test: Callable[[Any], Any], *, broken: Any, fixed: Any) 
         raise AssertionError(f"{label}: {name} fails without naming the symptom")
     publish(
         {
-            "text/plain": f"✗ {label}, broken: {symptom}\n✓ {name} catches it, and passes once fixed",
+            "text/plain": f"✗ {label}, broken: {symptom}\n"
+            f"✓ {name} catches it, and passes once fixed",
             "text/html": f'<div class="caught" data-label="{html.escape(label)}">'
             f'<p class="caught-symptom">✗ {html.escape(label)}, broken: {html.escape(symptom)}</p>'
             f'<p class="caught-test">✓ <code>{html.escape(name)}</code> catches it, '

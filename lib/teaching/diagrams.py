@@ -1,4 +1,4 @@
-"""Schematic drawings of matrix products: boxes to scale, named and coloured as in the whole book."""
+"""Drawings of matrix products: boxes to scale, named and coloured as in the whole book."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exercises of 02_attention: stub open, solution passes, each known mistake has its own diagnosis."""
+"""Exercises of 02_attention: stub open, solution passes, each mistake has its own diagnosis."""
 
 import math
 

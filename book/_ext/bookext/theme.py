@@ -189,7 +189,13 @@ def write_root(app: Sphinx, exception: Exception | None) -> None:
     (root / ".nojekyll").touch()
 
 
+# Below each search result Sphinx quotes its page, which it fetches; from file:// it may not.
+NO_QUOTES_FROM_FILES = """\
+if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;"""
+
+
 def setup(app: Sphinx) -> None:
+    app.add_js_file(None, body=NO_QUOTES_FROM_FILES)
     app.connect("config-inited", configure)
     app.connect("builder-inited", mend_pages)
     app.connect("build-finished", tidy_static)
