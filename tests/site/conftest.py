@@ -15,7 +15,7 @@ def site():
     return built.HTML
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # Playwright's loop, left running, would shut others out
 def browser(site):
     with chromium() as browser:
         yield browser

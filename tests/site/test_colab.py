@@ -100,7 +100,7 @@ def cloned(folder: Path, site: Path) -> Path:
     return folder / Path(address_of(site)).stem
 
 
-def kernel(folder: Path, python: Path, environment: dict[str, str]) -> KernelManager:
+def kernel(folder: Path, python: Path) -> KernelManager:
     """A kernel of the bare Python which, as on Colab, has imported google.colab."""
     start = "import google.colab; from ipykernel import kernelapp; kernelapp.launch_new_instance()"
     spec = {
@@ -144,8 +144,9 @@ def test_a_chapter_runs_whole_where_colab_would_run_it(
         notebook,
         timeout=600,
         resources={"metadata": {"path": str(folder)}},
-        km=kernel(tmp_path, bare_python, elsewhere),
+        km=kernel(tmp_path, bare_python),
     )
+    client.owns_km = True  # it ends the kernel and closes its sockets
     client.execute(env=elsewhere)
     assert (cloned(folder, site) / "lib" / "attention.py").is_file()
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]

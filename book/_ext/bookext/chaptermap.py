@@ -71,11 +71,10 @@ class WriteMap(SphinxPostTransform):
             line += nodes.inline("", "planned", classes=["map-status"])
         item += line
         if details or whole:
-            book = book_metadata(self.env, chapter.docname) if whole else {}
             item += nodes.paragraph(
                 "",
                 "",
-                *parse_inline(book.get("question", chapter.question)),
+                *parse_inline(chapter.question),
                 classes=["map-question"],
             )
         if whole and (seconds := runtime(self.env, chapter.docname)) is not None:

@@ -162,7 +162,8 @@ function render({ model, el }) {
     const number = make("span", { class: "ar-number" });
     const glyph = make("span", { class: "ar-glyph" }, text);
     const track = make("span", { class: "ar-track" }, bar);
-    const cell = make("div", { class: "ar-token", role: "option" }, glyph, track, number);
+    // The space keeps glyph and number apart where they are read as one text, as in the label.
+    const cell = make("div", { class: "ar-token", role: "option" }, glyph, track, " ", number);
     cell.dataset.index = j;
     return { cell, number };
   });
