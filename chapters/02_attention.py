@@ -171,7 +171,7 @@ show_figure(
 #
 # A score is a sum of $d$ products, $q \cdot k = \sum_{i=1}^{d} q_i k_i$. (Inside this step, $d$
 # means $d_k$.) A longer sum is a larger number. How much larger? To answer, we need to say what
-# is random. These are the hypotheses, roughly true of a network at its first step:
+# is random. These are the usual hypotheses; how well a real network meets them is measured later:
 #
 # - **H1**: every component of $q$ and $k$ has mean zero;
 # - **H2**: every component has variance one;
@@ -323,9 +323,9 @@ for name, (make, mean, variance) in cases.items():
 
 # %% [markdown]
 # The last row is the worst case: equal components make the score's size grow like $d$, and then
-# $1/\sqrt{d}$ is not enough. So $1/\sqrt{d}$ is a statement about the *start* of training, under
-# hypotheses that a network with independent random weights and normalised inputs roughly meets.
-# Later we ask the trained model how far it has moved from them.
+# $1/\sqrt{d}$ is not enough. So $1/\sqrt{d}$ is a statement about noise, such as a network's
+# first scores if its initialisation meets the hypotheses. Later we ask the trained model how far
+# it has moved from them.
 #
 # :::{admonition} The paper says
 # :class: paper
@@ -1696,8 +1696,9 @@ show_figure(
 # scaling, {glue:text}`attention-unscaled-query-gradient:.2f` against
 # {glue:text}`attention-scaled-query-gradient:.2f` ({numref}`fig-attention-saturation`). “The
 # gradients vanish” is therefore not what happens at that size. The accurate sentence is: without
-# the square root, attention starts out as an almost hard and arbitrary choice of one key. As $d$
-# grows, ever more rows stop reacting to their scores, while the gradients that do arrive are large.
+# the square root, and if the hypotheses hold, attention starts out as an almost hard and
+# arbitrary choice of one key. As $d$ grows, ever more rows stop reacting to their scores, while
+# the gradients that do arrive are large.
 #
 # And where does training lead? The models above began with small scores, scaled or not, so none
 # of them was saturated at the start. But a step of the optimiser moves unscaled scores
@@ -2461,7 +2462,7 @@ grade("ex-attention-merge", merge)
 #   weights, average the values {eq}`def-attention-formula`.
 # - A dot product of $d$ independent standard products has variance $d$
 #   {eq}`eq-attention-variance`; the factor $1/\sqrt{d_k}$ brings it back to one. That describes
-#   the start of training, under three hypotheses, each of which can fail.
+#   noise, under three hypotheses, each of which can fail.
 # - Without the factor it is the entropy that collapses. The mean gradient through the softmax
 #   falls only slowly with $d$, and the gradient at the query does not vanish at first. In training,
 #   an unscaled head can be driven into saturation by steps that a scaled head takes well.
