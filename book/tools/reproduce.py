@@ -44,6 +44,18 @@ def compared_cells(path: Path) -> int:
     return count
 
 
+def with_glued(path: Path) -> nbformat.NotebookNode:
+    """An executed notebook in which the values that the prose prints are outputs again.
+
+    They wait in the metadata of their cells, where bookext keeps them.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs += cell.metadata.pop("glued", [])
+    return notebook
+
+
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
@@ -68,7 +80,10 @@ def main(arguments: list[str]) -> int:
     except NothingToCompare as error:
         print(error)
         return 1
-    copies = [shutil.copy(path, options.work) for path in executed]
+    copies = []
+    for path in executed:
+        copies.append(options.work / path.name)
+        nbformat.write(with_glued(path), copies[-1])
     command = [
         sys.executable, "-m", "pytest", f"--rootdir={ROOT}", "-c", ROOT / "pyproject.toml",
         "--nbval", "--nbval-sanitize-with", ROOT / "tests" / "reproduce_sanitize.cfg",

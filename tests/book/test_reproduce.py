@@ -17,6 +17,8 @@ CELLS = (
     "print('loss', 2 * 0.5)",
     "import time\nprint(f'took {time.perf_counter():.3f} s')",
     "from IPython.display import HTML\nHTML('<p>checked</p>')",
+    """from lib.teaching import glue
+print('before'); glue('gap', 0.25); print('after'); glue('gap-2', 0.5)""",
     "print('nothing alike:', time.perf_counter_ns())",
 )
 
@@ -26,7 +28,17 @@ def executed():
     """A small notebook with the outputs of its first run."""
     notebook = new_notebook(cells=[new_code_cell(source) for source in CELLS])
     notebook.cells[-1].metadata["tags"] = ["nbval-ignore-output"]
-    return NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+    NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+    keep_glued_outputs(notebook)
+    return notebook
+
+
+def keep_glued_outputs(notebook):
+    """Take the glued outputs away as the build does, into the metadata."""
+    (cell,) = [cell for cell in notebook.cells if "glue" in cell.source]
+    cell.metadata["glued"] = [o for o in cell.outputs if o.output_type == "display_data"]
+    cell.outputs = [o for o in cell.outputs if o.output_type == "stream"]
+    assert (len(cell.metadata["glued"]), len(cell.outputs)) == (2, 2)
 
 
 def reproduce(tmp_path: Path, notebook: nbformat.NotebookNode | None):
@@ -50,15 +62,20 @@ def altered(notebook: nbformat.NotebookNode, change) -> nbformat.NotebookNode:
 def test_the_same_outputs_pass(tmp_path, executed):
     run = reproduce(tmp_path, executed)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "99_small.ipynb: comparing the outputs of 3 cells" in run.stdout
+    assert "99_small.ipynb: comparing the outputs of 4 cells" in run.stdout
     assert f"{len(CELLS)} passed" in run.stdout
 
 
-@pytest.mark.parametrize("what", ["stdout", "html"])
+@pytest.mark.parametrize("what", ["stdout", "html", "glued", "second print"])
 def test_another_output_fails(tmp_path, executed, what):
     def change(cells):
         if what == "stdout":
             cells[0].outputs[0].text = "loss 1.1\n"
+        elif what == "glued":
+            prefix = "application/papermill.record/"
+            cells[3].metadata["glued"][1].data[f"{prefix}text/plain"] = "0.75"
+        elif what == "second print":
+            cells[3].outputs[1].text = "later\n"
         else:
             cells[2].outputs[0].data["text/html"] = "<p>failed</p>"
 
@@ -73,7 +90,7 @@ def test_a_notebook_that_was_never_run_fails(tmp_path, executed):
 
     run = reproduce(tmp_path, altered(executed, change))
     assert run.returncode == 1
-    assert "99_small.ipynb: 1 of 3 cells were never run" in run.stdout
+    assert "99_small.ipynb: 1 of 4 cells were never run" in run.stdout
 
 
 def test_a_notebook_without_outputs_fails(tmp_path, executed):

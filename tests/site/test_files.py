@@ -211,3 +211,28 @@ def test_solutions_are_folded_in_a_notebook(notebook):
         assert cell.source.startswith("#@title Solution\n")
         assert cell.metadata.cellView == "form"
         assert cell.metadata.jupyter.source_hidden
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_the_executed_chapter_remembers_the_numbers_of_its_prose(site, chapter):
+    source = (ROOT / f"{chapter}.py").read_text("utf8")
+    printed = set(re.findall(r"\{glue:text\}`([\w.-]+)", source))
+    executed = nbformat.read(ROOT / "_build" / "jupyter_execute" / f"{chapter}.ipynb", as_version=4)
+    glued = [output for cell in executed.cells for output in cell.metadata.get("glued", [])]
+    assert printed
+    assert printed <= {output.metadata.scrapbook.name for output in glued}
+    assert all("application/papermill.record/text/plain" in output.data for output in glued)
+    published = nbformat.read(notebook_of(site, chapter), as_version=4)
+    assert not any("glued" in cell.metadata for cell in published.cells)
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_a_published_notebook_prints_nothing_twice(site, chapter):
+    published = nbformat.read(notebook_of(site, chapter), as_version=4)
+    printed = [
+        [output.name for output in cell.outputs if output.output_type == "stream"]
+        for cell in published.cells
+        if cell.cell_type == "code"
+    ]
+    assert any(printed)
+    assert all(len(names) == len(set(names)) for names in printed)

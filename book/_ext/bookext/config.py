@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable
+from copy import deepcopy
 from pathlib import Path
 
 from myst_nb.core.execute.cache import NotebookClientCache
+from myst_nb.ext import glue
+from nbformat import NotebookNode
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.util import logging
@@ -15,6 +18,8 @@ from sphinx.util import logging
 from .book import Repository
 
 logger = logging.getLogger(__name__)
+
+GLUED = "glued"  # a cell's metadata of an executed notebook: what `keep_glued_outputs` keeps
 
 
 def _inputs(root: Path) -> Iterable[Path]:
@@ -62,7 +67,7 @@ def configure(app: Sphinx, config: Config) -> None:
 
 
 def keep_cached_outputs() -> None:
-    """Let the notebook that MyST-NB writes hold its outputs on a cache hit too.
+    """Let the notebook that MyST-NB writes hold its outputs on a cache hit too, each once.
 
     On a hit the client merges the outputs into a copy, shows the copy, and MyST-NB then writes
     the original, without outputs, to `jupyter_execute`. The downloads and `make reproduce` are
@@ -76,9 +81,54 @@ def keep_cached_outputs() -> None:
         if self._notebook is not original:
             original.cells = self._notebook.cells
             self._notebook = original
+        for cell in original.cells:
+            if cell.cell_type == "code":
+                cell.outputs = join_streams(cell.outputs)
 
     if start_client.__name__ != start.__name__:  # a second build in one process patches once
         NotebookClientCache.start_client = start
+
+
+def join_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """What a cell prints as one output, whatever is displayed in between; nbval does the same.
+
+    MyST-NB's `nb_merge_streams` joins them for the page, but in place: the notebook that it then
+    writes would hold the joined text *and* the later parts.
+    """
+    joined: list[NotebookNode] = []
+    streams: dict[str, NotebookNode] = {}
+    for output in outputs:
+        if output.output_type != "stream":
+            joined.append(output)
+        elif output.name in streams:
+            streams[output.name].text += output.text
+        else:
+            streams[output.name] = output
+            joined.append(output)
+    return joined
+
+
+def keep_glued_outputs() -> None:
+    """Let the notebook that MyST-NB writes remember the values that its prose prints.
+
+    MyST-NB takes glued outputs out of a cell, to print them elsewhere, and writes the notebook
+    without them; then `make reproduce` could not compare the numbers in the text. They are kept
+    in the cell's metadata, as the kernel sent them.
+    """
+    extract = glue.extract_glue_data_cell
+
+    def extract_and_keep(cell: NotebookNode) -> list[tuple[str, NotebookNode]]:
+        quiet = [
+            deepcopy(output)
+            for output in cell.get("outputs", [])
+            if output.get("metadata", {}).get("scrapbook", {}).get("mime_prefix")
+        ]
+        if quiet:
+            cell.metadata[GLUED] = quiet
+        return extract(cell)
+
+    if extract.__name__ != extract_and_keep.__name__:
+        glue.extract_glue_data_cell = extract_and_keep
 
 
 def forget_failed_build(app: Sphinx, exception: Exception | None) -> None:
@@ -94,6 +144,7 @@ def forget_failed_build(app: Sphinx, exception: Exception | None) -> None:
 
 def setup(app: Sphinx) -> None:
     keep_cached_outputs()
+    keep_glued_outputs()
     app.add_config_value("bookext_publish_branch", "gh-pages", "html", str)
     # Jupyter Book always sets this value, and only sphinx_comments, which we leave out, knows it.
     app.add_config_value("comments_config", {}, "", dict)

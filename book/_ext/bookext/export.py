@@ -18,6 +18,7 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 
 from .book import Repository, chapter_number, minutes, notebook_path, read_plan
+from .config import GLUED
 from .header import REQUIRED, book_metadata, plan_path, runtime
 from .lookup import BookLookup, executed_notebook
 from .plain import Lookup, Plain
@@ -192,7 +193,7 @@ def convert(app: Sphinx, docname: str) -> NotebookNode:
     setup = setup_code(Repository.of(app.config))
     cells, section = [], 0
     for cell in notebook.cells:
-        for key in ("execution", "lines_to_next_cell", "lines_to_end_of_cell_marker"):
+        for key in ("execution", "lines_to_next_cell", "lines_to_end_of_cell_marker", GLUED):
             cell.metadata.pop(key, None)
         if cell.cell_type == "code":
             cells.append(convert_code(cell, lookup, setup))
