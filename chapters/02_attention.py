@@ -129,7 +129,7 @@ o_box = Matrix("$O$", "$n_q$", "$d_v$", 1.5, 1.2, COLORS["output"])
 fig, ax = plt.subplots(figsize=(4.4, 3.9))
 products = [
     [q_box, (r"$\times$", 0.6), k_box, (r"$\div\sqrt{d_k}\;=$", 1.5), s_box],
-    [("softmax of\neach row of", 1.7), s_box, ("$=$", 0.6), p_box],
+    [("softmax of\neach row of", 2.1), s_box, ("$=$", 0.6), p_box],
     [p_box, (r"$\times$", 0.6), v_box, ("$=$", 0.6), o_box],
 ]
 matrix_products(ax, products)
@@ -1107,19 +1107,19 @@ show_figure(
     fig,
     name="fig-attention-cost",
     caption="Peak memory and time of one head of width 64, measured in this "
-    "run. Time is quadratic for all three; memory is quadratic only for the "
-    "version that writes the weights down.",
+    "run. All three do the same quadratic number of products; memory is "
+    "quadratic only for the version that writes the weights down.",
     alt="Two log-log charts over sequence length. Memory: the formula's line "
-    "is steepest, the online and fused ones rise half as steeply. Time: three "
-    "parallel lines, all quadratic.",
+    "is the steepest, the online and the fused one rise about half as "
+    "steeply. Time: three steep lines close together.",
 )
 
 # %% [markdown]
 # Memory grows like $n$ to the power {glue:text}`attention-memory-exponent-formula:.2f` for the
 # formula as written, and {glue:text}`attention-memory-exponent-online:.2f` for the online
 # version; at $n =$ {glue:text}`attention-n-max:.0f` that is a factor of
-# {glue:text}`attention-memory-ratio:.0f` ({numref}`fig-attention-cost`). Time remains quadratic
-# for all three. “Linear memory” is not “linear attention”.
+# {glue:text}`attention-memory-ratio:.0f` ({numref}`fig-attention-cost`). The number of products
+# is the same for all three, and remains quadratic. “Linear memory” is not “linear attention”.
 
 # %% [markdown]
 # ## From scratch
@@ -1430,6 +1430,7 @@ for row, losses in enumerate(results.values()):
     ax.plot(
         [np.mean(losses)] * 2,
         [row - 0.3, row + 0.3],
+        "-",
         color=COLORS["query"],
         linewidth=2.5,
     )
@@ -1443,9 +1444,9 @@ show_figure(
     "bar their mean. Choosing where to look is worth far more than the spread "
     "between seeds; the factor $1/\\sqrt{d_k}$ matters most at the high "
     "learning rate.",
-    alt="A dot plot of seven models. No attention, the average and the "
-    "unscaled head are worst and close together, one head is clearly better, "
-    "four heads best. The two slow models lie in between.",
+    alt="A dot plot of seven models. No attention, the average and the unscaled "
+    "head are worst and close together; one head is clearly better, four "
+    "heads best. Of the two slow ones, only the scaled head is well ahead.",
 )
 
 # %% [markdown]
