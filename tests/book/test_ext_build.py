@@ -403,8 +403,11 @@ def test_a_change_of_prose_runs_no_cell(built):
         result = built.build()
         assert result.code == 0, result.log
         assert "The outcome is 42.0" in built.text("chapters/02_attention")
+        sitemap = (built.root / "_build" / "html" / "sitemap.xml").read_text("utf8")
     assert "Executing notebook" not in result.log
     assert "07_encoder_decoder" not in result.log
+    # pages that this build did not write anew are still in the sitemap
+    assert "chapters/02_attention.html" in sitemap and "chapters/07_encoder_decoder.html" in sitemap
 
 
 def test_a_change_of_lib_runs_the_chapters_and_its_return_finds_the_old_outputs(built):

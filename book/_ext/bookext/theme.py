@@ -194,9 +194,22 @@ NO_QUOTES_FROM_FILES = """\
 if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;"""
 
 
+def complete_sitemap(app: Sphinx, exception: Exception | None) -> None:
+    """Give sphinx-sitemap every page: it knows only of those that this build wrote afresh."""
+    if exception is not None or app.builder.format != "html":
+        return
+    links = app.sitemap_links
+    pages = {"search.html", *(f"{document}.html" for document in app.env.all_docs)}
+    while not links.empty():
+        pages.add(links.get()[0])
+    for page in sorted(pages):
+        links.put((page, None))
+
+
 def setup(app: Sphinx) -> None:
     app.add_js_file(None, body=NO_QUOTES_FROM_FILES)
     app.connect("config-inited", configure)
     app.connect("builder-inited", mend_pages)
+    app.connect("build-finished", complete_sitemap, priority=100)  # before sphinx-sitemap's own
     app.connect("build-finished", tidy_static)
     app.connect("build-finished", write_root, priority=900)  # after sphinx_external_toc's redirect
