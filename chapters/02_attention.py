@@ -3,7 +3,7 @@
 #   accelerator: GPU
 #   book:
 #     question: >-
-#       A model reads “the cat drank because it”. To continue, the word “it” has to find “cat”, four
+#       A model reads “the cat drank because it”. To continue, the word “it” has to find “cat”, three
 #       words back. No rule says where to look, and no loop walks back. How can one differentiable
 #       formula look up the right word, and why is there a square root in it?
 #     goals:
@@ -1170,7 +1170,7 @@ print("output (animal, action) =", [round(x, 3) for x in output])
 # Check a line with a pocket calculator. For “cat”, $q \cdot k = 3 \cdot 2 + 0 \cdot 0 = 6$, and
 # $6/\sqrt{2}$ is the score printed. Most of the weight goes to “cat”, so the output is nearly the
 # value of “cat”: *animal*. A little goes to “it” itself, which is a noun of sorts. Nothing in the
-# code says “look four words back”. {numref}`fig-attention-six-tokens` shows all six queries at
+# code says “look three words back”. {numref}`fig-attention-six-tokens` shows all six queries at
 # once.
 
 # %%
