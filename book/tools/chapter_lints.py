@@ -83,8 +83,19 @@ class Chapter:
 
     @property
     def slug(self) -> str:
-        """`multi_head` of 03_multi_head: the name of its module, its tests and its checkers."""
+        """`multi_head` of 03_multi_head: the name of its checkers, and mostly of its module."""
         return self.name.partition("_")[2]
+
+    @property
+    def module(self) -> str:
+        """`lib.attention` of 03_multi_head: what book/plan.yml says, else the chapter's name."""
+        plan = (self.root / "book" / "plan.yml").read_text("utf8")
+        entry = re.search(
+            rf"^ +slug: {re.escape(self.slug)}\n(?: +(?:title|question): .*\n)* +module: (\S+)$",
+            plan,
+            re.MULTILINE,
+        )
+        return f"lib.{entry[1] if entry else self.slug}"
 
     @property
     def prefix(self) -> str:
@@ -420,8 +431,8 @@ def library(chapter: Chapter) -> Iterator[str]:
         for cell in chapter.markdown
         for target in re.findall(r"^[`:]{3,}\{lib-source\} +(\S+)", cell.source, re.MULTILINE)
     ]
-    if not any(target.startswith(f"lib.{chapter.slug}.") for target in shown):
-        yield f"no {{lib-source}} shows a function of lib.{chapter.slug}"
+    if not any(target.startswith(f"{chapter.module}.") for target in shown):
+        yield f"no {{lib-source}} shows a function of {chapter.module}"
 
 
 _EXERCISE = re.compile(

@@ -137,6 +137,13 @@ def test_every_rule_is_damaged():
     assert {damage[0] for damage in DAMAGE} == {lint.__name__ for lint in lints.LINTS}
 
 
+def test_the_plan_names_a_module_that_is_not_named_after_its_chapter():
+    assert Chapter.parse(TEMPLATE, "03_multi_head").module == "lib.attention"
+    assert Chapter.parse(TEMPLATE, "02_attention").module == "lib.attention"
+    assert Chapter.parse(TEMPLATE, "14_distillation").module == "lib.losses"
+    assert Chapter.parse(TEMPLATE, NAME).module == "lib.slug_here"
+
+
 def test_sections_in_another_order():
     before, _, after = TEMPLATE.partition("# ## From scratch")
     swapped = before.replace("# ## Derivation", "# ## From scratch") + "# ## Derivation" + after

@@ -20,8 +20,19 @@ from nbclient import NotebookClient
 
 from tests.site.built import CHAPTERS, ROOT
 
-# Colab has more; these are what a chapter may count on.
-PACKAGES = ("torch", "numpy", "matplotlib", "ipywidgets", "ipykernel")
+# Colab has more; these are what a chapter may count on, by themselves or through lib.
+PACKAGES = (
+    "torch",
+    "numpy",
+    "matplotlib",
+    "ipywidgets",
+    "ipykernel",
+    "scikit-learn",
+    "huggingface_hub",
+    "safetensors",
+    "tokenizers",
+)
+MODULES = tuple("sklearn" if name == "scikit-learn" else name for name in PACKAGES)
 ABSENT = ("anywidget", "myst_nb", "jupytext", "sphinx", "pytest")
 BARE = ROOT / "_build" / "bare-env"
 IGNORED = shutil.ignore_patterns(
@@ -122,7 +133,7 @@ def run(python: Path, code: str, folder: Path, environment: dict[str, str]):
 
 def test_the_bare_environment_is_bare(bare_python):
     code = "import importlib.util as u, sys; print([u.find_spec(n) is None for n in sys.argv[1:]])"
-    names = [*PACKAGES, *ABSENT]
+    names = [*MODULES, *ABSENT]
     found = subprocess.run(
         [bare_python, "-c", code, *names], check=True, text=True, capture_output=True
     )

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from lib.attention import causal_mask, scaled_dot_product_attention
+from lib.teaching import components
 from lib.teaching.components import AttentionRows, Component, TemperatureSoftmax, base
 from lib.teaching.components.temperature_softmax import (
     MEASURES,
@@ -27,7 +28,9 @@ from lib.teaching.figures import COLORS
 from tests.browser import chromium, offline_page
 
 FOLDER = Path(base.__file__).parent
-MODULES = sorted(FOLDER.glob("*.js"))
+COMMON = FOLDER / base.COMMON
+MODULES = [path for path in sorted(FOLDER.glob("*.js")) if path != COMMON]
+ROWS = FOLDER / AttentionRows.MODULE
 TEXT = 'The "for" statement is used to iterate over <the> elements & so\n'  # 64 characters
 NASTY = ["</script><b>", '"', "&", "🙂", "\n", "<!--", "'", "\\u003c", " the", "\t"]
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -55,7 +58,8 @@ def rows(n=7, heads=2, **options):
     return AttentionRows(tokens, attention(n, heads), **options)
 
 
-def both():
+def every():
+    """One of each component."""
     return [rows(name="rows"), TemperatureSoftmax(samples=4, name="softmax")]
 
 
@@ -97,13 +101,23 @@ def page_state(component):
 
 
 def test_each_component_is_one_module():
-    assert [path.name for path in MODULES] == ["attention_rows.js", "temperature_softmax.js"]
+    assert [path.name for path in MODULES] == sorted(shown.MODULE for shown in every())
+    assert {type(shown).__name__ for shown in every()} == set(components.__all__) - {"Component"}
+
+
+@pytest.mark.parametrize("component", every(), ids=lambda component: component.name)
+def test_what_the_modules_share_stands_before_each(component):
+    text = component.source()
+    assert text.startswith(COMMON.read_text(encoding="utf-8"))
+    assert text.endswith((FOLDER / component.MODULE).read_text(encoding="utf-8"))
+    for name in re.findall(r"^(?:function|const) (\w+)", COMMON.read_text("utf-8"), re.M):
+        assert len(re.findall(rf"^(?:function|const) {name}\b", text, re.M)) == 1
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_module_is_small_and_self_contained(path):
     source = path.read_text(encoding="utf-8")
-    assert len(source.encode()) <= 20_000
+    assert len((COMMON.read_text("utf-8") + source).encode()) <= 20_000
     assert source.endswith("\nexport default { render };\n")
     code = re.sub(r"^\s*//.*$", "", source, flags=re.M)
     assert not re.search(r"\bimport\b|\bfetch\b|https?:|innerHTML|outerHTML|\beval\b", code)
@@ -117,7 +131,7 @@ def test_module_is_small_and_self_contained(path):
 )
 def test_module_parses_in_node(path, tmp_path):
     copy = tmp_path / f"{path.stem}.mjs"  # node takes a .js file for CommonJS
-    copy.write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+    copy.write_text(COMMON.read_text("utf-8") + path.read_text("utf-8"), encoding="utf-8")
     done = subprocess.run(["node", "--check", copy], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -125,15 +139,18 @@ def test_module_parses_in_node(path, tmp_path):
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_colours_are_those_of_the_figures(path):
     source = path.read_text(encoding="utf-8").lower()
-    channels = [int(COLORS["weights"][i : i + 2], 16) for i in (1, 3, 5)]
-    assert COLORS["query"].lower() in source
-    assert COLORS["weights"].lower() in source or " ".join(map(str, channels)) in source
+    # beside the book's own: the sky blue that the focus ring and the query have in dark mode
+    known = {colour.lower() for colour in COLORS.values()} | {"#56b4e9"}
+    assert set(re.findall(r"#[0-9a-f]{6}\b", source)) <= known
+    channels = {tuple(int(c[i : i + 2], 16) for i in (1, 3, 5)) for c in known}
+    named = re.findall(r"^.*--\w+: (\d+) (\d+) (\d+);", source, re.M)
+    assert {tuple(map(int, one)) for one in named} <= channels
 
 
 # --- the page -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("component", both(), ids=lambda component: component.name)
+@pytest.mark.parametrize("component", every(), ids=lambda component: component.name)
 def test_html_holds_fallback_data_and_module(component):
     text = component.html()
     kind = type(component).__name__
@@ -183,7 +200,7 @@ def test_html_is_reproducible_and_ids_are_unique():
 
 def test_text_plain_is_one_sentence(monkeypatch):
     monkeypatch.setenv("EXECUTABLE_TRANSFORMER_STATIC", "1")
-    for component in both():
+    for component in every():
         bundle = component._repr_mimebundle_()
         assert set(bundle) == {"text/plain", "text/html"}
         assert bundle["text/plain"] == repr(component)
@@ -468,7 +485,7 @@ def test_numbers_are_written_as_javascript_writes_them():
 
 def test_a_live_notebook_gets_a_widget_and_html(monkeypatch):
     monkeypatch.delenv("EXECUTABLE_TRANSFORMER_STATIC", raising=False)
-    for component in both():
+    for component in every():
         bundle = component._repr_mimebundle_()
         assert set(bundle) == {"text/plain", "text/html", WIDGET}
         assert bundle[WIDGET]["model_id"] == component.widget().model_id
@@ -551,14 +568,14 @@ def test_contrast_formula():
 def test_a_token_is_legible_at_every_weight(mode):
     surface, ink = map(rgb, SURFACES[mode])
     weights = rgb(COLORS["weights"])
-    strength = float(re.search(r"calc\((\.\d+) \* var\(--tint", MODULES[0].read_text())[1])
+    strength = float(re.search(r"calc\((\.\d+) \* var\(--tint", ROWS.read_text())[1])
     for step in range(101):
         alpha = strength * step / 100
         tinted = [alpha * c + (1 - alpha) * s for c, s in zip(weights, surface, strict=True)]
         assert contrast(ink, tinted) >= 4.5
     assert contrast(weights, surface) >= 3
     query = "#0072b2" if mode == "light" else "#56b4e9"
-    assert f"--query: {query}" in MODULES[0].read_text()
+    assert f"--query: {query}" in ROWS.read_text()
     assert contrast(rgb(query), surface) >= 3
 
 
@@ -609,7 +626,7 @@ def state_of(page, ident):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("component", both(), ids=lambda component: component.name)
+@pytest.mark.parametrize("component", every(), ids=lambda component: component.name)
 def test_module_keeps_the_contract_of_anywidget(browser, component):
     with offline_page(browser) as (page, seen):
         exported, heard, inside, after, left = page.evaluate(
@@ -1010,7 +1027,7 @@ def test_a_module_that_throws_leaves_the_fallback(browser, tmp_path):
 
 @pytest.mark.browser
 def test_follows_the_theme(show):
-    page = show(*both(), mode="dark", color_scheme="light")
+    page = show(*every(), mode="dark", color_scheme="light")
     modes = "[...document.querySelectorAll('.ar, .ts')].map(n => n.dataset.mode)"
     page.wait_for_function(f"{modes}.join() === 'dark,dark'")
     page.evaluate("document.documentElement.dataset.theme = 'light'")
@@ -1021,7 +1038,7 @@ def test_follows_the_theme(show):
 @pytest.mark.browser
 def test_motion_only_for_those_who_want_it(show):
     def moves(motion):
-        page = show(*both(), reduced_motion=motion)
+        page = show(*every(), reduced_motion=motion)
         return page.evaluate(
             "() => [...document.querySelectorAll('.component *')]"
             ".filter(n => getComputedStyle(n).transitionDuration !== '0s').length"
@@ -1033,7 +1050,7 @@ def test_motion_only_for_those_who_want_it(show):
 
 @pytest.mark.browser
 def test_roles_and_names(show):
-    page = show(*both())
+    page = show(*every())
     group = page.get_by_role("group", name="Attention, one query at a time")
     assert group.get_by_role("listbox").get_by_role("option").count() == 7
     assert group.get_by_role("option", name=", position 2").count() == 1

@@ -28,6 +28,7 @@ class Planned:
     title: str
     question: str
     part: str
+    module: str | None = None  # of lib, where it has another name than the chapter
 
     @property
     def docname(self) -> str:

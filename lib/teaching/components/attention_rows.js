@@ -1,6 +1,6 @@
 // AttentionRows: the attention of a trained model, one query at a time.
 //
-// An ES module with anywidget's render({ model, el }) and no imports. The model holds
+// An ES module with anywidget's render({ model, el }), behind common.js. The model holds
 //   data  {label, tokens: [text], weights: {mask: [head][row][key]}, entropy: {mask: [head][row]}},
 //         weights and entropies in thousandths, rounded by Python as they are shown;
 //         a weight of -1, or one past a row's end, is masked
@@ -74,35 +74,6 @@ const STYLE = `
   .ar .ar-token.ar-query .ar-glyph { border-color: Highlight; }
 }
 `;
-
-function make(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
-}
-
-// Light text means a dark surface, whatever theme put it there: the book's, Jupyter's, Colab's.
-function followTheme(root) {
-  const prefers = matchMedia("(prefers-color-scheme: dark)");
-  const paint = () => {
-    const rgb = getComputedStyle(root).color.match(/^rgba?\((\d+),? (\d+),? (\d+)/);
-    const light = rgb && 0.2126 * rgb[1] + 0.7152 * rgb[2] + 0.0722 * rgb[3] > 127;
-    root.dataset.mode = (rgb ? light : prefers.matches) ? "dark" : "light";
-    root.style.colorScheme = root.dataset.mode;
-  };
-  const watch = new MutationObserver(paint);
-  for (const node of [document.documentElement, document.body]) {
-    watch.observe(node, { attributes: true });
-  }
-  prefers.addEventListener("change", paint);
-  const frame = requestAnimationFrame(paint); // by then the caller has attached the root
-  return () => {
-    cancelAnimationFrame(frame);
-    watch.disconnect();
-    prefers.removeEventListener("change", paint);
-  };
-}
 
 const decimals = (thousandths) => (thousandths / 1000).toFixed(3);
 const tint = (thousandths) => Math.sqrt(Math.max(thousandths, 0) / 1000);

@@ -1,6 +1,6 @@
 // TemperatureSoftmax: what the factor 1/√d and the temperature do to one row of attention.
 //
-// An ES module with anywidget's render({ model, el }) and no imports. The model holds
+// An ES module with anywidget's render({ model, el }), behind common.js. The model holds
 //   data  {label, dimensions: [d], temperatures: [T], logits: {d: [sample][key]}},
 //         q·k computed by Python in float64
 //   dimension, scaled, temperature, sample  what is shown: both sides may change them.
@@ -64,35 +64,6 @@ const STYLE = `
 }
 `;
 
-function make(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
-}
-
-// Light text means a dark surface, whatever theme put it there: the book's, Jupyter's, Colab's.
-function followTheme(root) {
-  const prefers = matchMedia("(prefers-color-scheme: dark)");
-  const paint = () => {
-    const rgb = getComputedStyle(root).color.match(/^rgba?\((\d+),? (\d+),? (\d+)/);
-    const light = rgb && 0.2126 * rgb[1] + 0.7152 * rgb[2] + 0.0722 * rgb[3] > 127;
-    root.dataset.mode = (rgb ? light : prefers.matches) ? "dark" : "light";
-    root.style.colorScheme = root.dataset.mode;
-  };
-  const watch = new MutationObserver(paint);
-  for (const node of [document.documentElement, document.body]) {
-    watch.observe(node, { attributes: true });
-  }
-  prefers.addEventListener("change", paint);
-  const frame = requestAnimationFrame(paint); // by then the caller has attached the root
-  return () => {
-    cancelAnimationFrame(frame);
-    watch.disconnect();
-    prefers.removeEventListener("change", paint);
-  };
-}
-
 // Softmax of the row and what it says of itself; every number is one that Python can repeat.
 function measure(logits, divisor) {
   const scores = logits.map((logit) => logit / divisor);
@@ -112,7 +83,6 @@ function measure(logits, divisor) {
   };
 }
 
-const fixed = (x, digits) => x.toFixed(digits).replace("-", "−");
 // Small norms keep a digit or two: "0.000" would hide whether a gradient is small or gone.
 function small(x) {
   if (x < 1e-9) return "<1e-9";

@@ -20,8 +20,8 @@ MEASURES = ("entropy", "entropy_fraction", "max_weight", "jacobian_norm")
 STATIC_STYLE = """<style>
 .component .ts-static{border-collapse:collapse;font-size:.85rem;margin:0 0 .75rem}
 .component .ts-static caption{caption-side:top;text-align:left;color:inherit;padding:0 0 .4rem}
-.component .ts-static :is(th,td){padding:.15rem .5rem;text-align:right;font-weight:400}
-.component .ts-static thead th{border-bottom:1px solid;vertical-align:bottom}
+.component .ts-static :is(th,td){padding:.15rem min(.5rem,1.4vw);text-align:right;font-weight:400}
+.component .ts-static thead th{border-bottom:1px solid;vertical-align:bottom;overflow-wrap:anywhere}
 </style>"""
 
 
