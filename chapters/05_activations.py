@@ -479,13 +479,20 @@ check("it is the lowest", bool((gelu(grid) >= gelu(lowest)).all()))
 check("minimum at −.75179", lowest, -0.75179, atol=5e-6)
 check("of depth −.16997", gelu(lowest), -0.16997, atol=5e-6)
 steepest = slope(gelu, torch.tensor(math.sqrt(2), dtype=double))
-glue("activations-gelu-x-min", lowest)
-glue("activations-gelu-min", gelu(lowest))
+
+
+def signed(number, digits):
+    """A number as text, with a true minus sign."""
+    return f"{number:.{digits}f}".replace("-", "−")
+
+
+glue("activations-gelu-x-min", signed(lowest, 5))
+glue("activations-gelu-min", signed(gelu(lowest), 5))
 glue("activations-gelu-steepest", steepest)
 
 # %% [markdown]
-# The minimum is {glue:text}`activations-gelu-min:.5f`, at $x =$
-# {glue:text}`activations-gelu-x-min:.5f`; the steepest slope, at $\sqrt{2}$, is
+# The minimum is {glue:text}`activations-gelu-min`, at $x =$
+# {glue:text}`activations-gelu-x-min`; the steepest slope, at $\sqrt{2}$, is
 # {glue:text}`activations-gelu-steepest:.3f`. GELU isn't monotone: two inputs on the left give the
 # same output.
 #
@@ -667,11 +674,11 @@ show_figure(
 # constant is best for something ({numref}`fig-activations-tanh`). Taylor's is closer below $x =$
 # {glue:text}`activations-turn:.2f`, and worst beyond: its value errs by up to
 # {glue:text}`activations-worst-taylor:.2f` ten-thousandths, the published one by
-# {glue:text}`activations-worst-published:.2f`, at $x = \pm$
+# {glue:text}`activations-worst-published:.2f`, at $\lvert x \rvert =$
 # {glue:text}`activations-tanh-where:.3f`. If it is the worst *value* that one minds, a third
 # constant, {glue:text}`activations-refit-value:.5f`, brings that down to
-# {glue:text}`activations-worst-refit:.2f`. None of this matters to training. It matters to a
-# checkpoint: see *Broken on purpose*.
+# {glue:text}`activations-worst-refit:.2f`. Training hardly notices such differences, as we shall
+# measure. A checkpoint does: see *Broken on purpose*.
 #
 # :::{admonition} Our remark
 # :class: remark
@@ -751,7 +758,7 @@ glue("activations-sigmoid-ratio", errors.max() / worst_value(published))
 # %% [markdown]
 # The same answer as before: the published factor is the fit of the gate, which we find at
 # {glue:text}`activations-sigmoid-refit:.4f`. Its value errs by up to
-# {glue:text}`activations-sigmoid-worst:.4f`, at $x = \pm$
+# {glue:text}`activations-sigmoid-worst:.4f`, at $\lvert x \rvert =$
 # {glue:text}`activations-sigmoid-where:.3f`: {glue:text}`activations-sigmoid-ratio:.0f` times the
 # error of the tanh form.
 #
@@ -809,7 +816,7 @@ for _ in range(5):  # Newton's method for w·e^w = 1/e
     W -= (W * math.exp(W) - math.exp(-1)) / ((1 + W) * math.exp(W))
 print(f"W(1/e) = {W:.15f}")
 glue("activations-lambert", W)
-glue("activations-lambert-where", 1 + W)
+glue("activations-swish-x-min", signed(-1 - W, 5))
 for beta in (0.3, 1.0, 1.702, 8.0, 50.0):
     f, gate = swish(grid, beta), torch.sigmoid(beta * grid)
     check("eq-activations-swish-scale", f, swish(beta * grid) / beta)
@@ -846,7 +853,7 @@ check("minimum −.27846 at −1.27846", [-W, -1 - W], [-0.27846, -1.27846],
 
 # %% [markdown]
 # So $W(1/e) =$ {glue:text}`activations-lambert:.5f`, the largest gap to ReLU is that divided by
-# $\beta$, and Swish's minimum lies at $x = -$ {glue:text}`activations-lambert-where:.5f`. Move
+# $\beta$, and Swish's minimum lies at $x =$ {glue:text}`activations-swish-x-min`. Move
 # $\beta$ and watch the three statements: the line, the ReLU, and in between, where the gap to
 # GELU is smallest.
 
@@ -1128,7 +1135,7 @@ for name, seed in bar:
     bar.note(f"{name}: {losses[name][-1]:.2f} nats a character")
 
 # %% [markdown]
-# Write $\Delta_s$ for the difference in validation loss between an arm and ReLU at seed $s$. With
+# Write $\Delta_s$ for the difference in validation loss between two arms at seed $s$. With
 # the mean $\bar\Delta$ and the standard deviation $s_\Delta$ of $n$ such differences, Student's
 # interval is $\bar\Delta \pm t\, s_\Delta / \sqrt{n}$, where $t$ is the 97.5th percentile of the
 # $t$ distribution with $n - 1$ degrees of freedom. If the interval holds zero, this experiment
@@ -1162,8 +1169,7 @@ for name, other in compared:
     verdict = f"{verdict if apart else 'cannot be told apart from'} {other}"
     print(f"{name:>6} − {other:5}{mean:+.4f} ± {half:.4f}   {name} {verdict}")
     key = f"{name.lower()}-{other.lower()}"
-    said = f"{mean:+.3f} ± {half:.3f}".replace("-", "−")
-    glue(f"activations-delta-{key}", said)
+    glue(f"activations-delta-{key}", f"{signed(mean, 3)} ± {half:.3f}")
     glue(f"activations-verdict-{key}", verdict)
 for name in ("ReLU", "GELU", "Swish", "none"):
     glue(f"activations-loss-{name.lower()}", np.mean(losses[name]))
@@ -1171,6 +1177,10 @@ glue("activations-seed-spread", np.std(losses["ReLU"], ddof=1))
 by_form = np.subtract(losses["GELU, tanh"], losses["GELU"][:2])
 glue("activations-tanh-delta", np.abs(by_form).max())
 print(f"the tanh form − GELU, two seeds: {by_form[0]:+.6f}, {by_form[1]:+.6f}")
+check(
+    "on average GELU is ahead of ReLU here",
+    np.mean(losses["GELU"]) < np.mean(losses["ReLU"]),
+)
 check("the two forms of GELU train alike", np.abs(by_form).max() < 0.005)
 bent = ["ReLU", "GELU", "Swish"]
 between = max(np.mean(losses[k]) for k in bent) - min(
@@ -1227,7 +1237,7 @@ show_figure(
 # Here is the answer of this run ({numref}`fig-activations-arms`), in nats a character, with the
 # interval of each difference.
 #
-# - GELU minus ReLU: {glue:text}`activations-delta-gelu-relu`. GELU
+# - GELU minus ReLU: {glue:text}`activations-delta-gelu-relu`. Here GELU
 #   {glue:text}`activations-verdict-gelu-relu`.
 # - Swish minus ReLU: {glue:text}`activations-delta-swish-relu`. Swish
 #   {glue:text}`activations-verdict-swish-relu`.
@@ -1246,7 +1256,7 @@ show_figure(
 # One seed against another differs by {glue:text}`activations-seed-spread:.3f` (one standard
 # deviation of ReLU's losses), which is why a comparison of two single runs proves nothing.
 #
-# How far does this go? Five seeds, one layer, one learning rate, one short training, one text; and
+# The words *better* and *worse* mean that the interval excludes zero. How far does this go? Five seeds, one layer, one learning rate, one short training, one text; and
 # four comparisons on the same runs, without a correction for that. Another size, another learning
 # rate or a longer training may change the order.
 #
@@ -1301,7 +1311,7 @@ for name, h in inside.items():
         f"below zero {(h < 0).double().mean():.0%}, never above: {never:.1%}"
     )
 h = inside["GELU"]
-glue("activations-inside-mean", h.mean())
+glue("activations-inside-mean", signed(h.mean(), 2))
 glue("activations-inside-std", h.std())
 glue("activations-inside-negative", 100 * (h < 0).double().mean())
 dead = (inside["ReLU"] < 0).all(0).double().mean()
@@ -1311,7 +1321,7 @@ check("but of a size at which GELU bends", 0.3 < h.std().item() < 4)
 check("few ReLU units are dead", dead.item() < 0.2)
 
 # %% [markdown]
-# In the GELU model the inputs have mean {glue:text}`activations-inside-mean:.2f` and standard
+# In the GELU model the inputs have mean {glue:text}`activations-inside-mean` and standard
 # deviation {glue:text}`activations-inside-std:.2f`;
 # {glue:text}`activations-inside-negative:.0f`% are negative. So they are not standard normal, and
 # the story of the gate by rank does not hold literally. They are of the right *size*, and

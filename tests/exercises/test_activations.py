@@ -56,13 +56,13 @@ WRONG = {
         ),
     },
     "ex-activations-dead": {
-        "any for all": (lambda x, W, b: (x @ W + b <= 0).any(0), "positive for one example"),
+        "any for all": (lambda x, W, b: (x @ W + b <= 0).any(0), "opens for all examples but one"),
         "the mean is negative": (
             lambda x, W, b: (x @ W + b).mean(0) <= 0,
             "positive for one example",
         ),
-        "alive, not dead": (lambda x, W, b: (x @ W + b > 0).any(0), "positive for one example"),
-        "no bias": (lambda x, W, b: (x @ W <= 0).all(0), "shut for all examples"),
+        "alive, not dead": (lambda x, W, b: (x @ W + b > 0).any(0), "True means dead"),
+        "no bias": (lambda x, W, b: (x @ W <= 0).all(0), "the bias counts"),
         "strictly below": (lambda x, W, b: (x @ W + b < 0).all(0), "at exactly zero"),
         "numbers": (lambda x, W, b: (x @ W + b <= 0).double().prod(0), "expected torch.bool"),
         "examples, not units": (lambda x, W, b: (x @ W + b <= 0).all(1), "got shape (7,)"),
@@ -84,9 +84,9 @@ WRONG = {
             lambda x: x * torch.erfc(x / math.sqrt(2)) / 2,
             "where nothing cancels",
         ),
-        "always 1 − erfc(x)": (
-            lambda x: x * (1 - torch.erfc(x / math.sqrt(2)) / 2),
-            "keeps its digits",
+        "no half": (
+            lambda x: x * torch.erfc(-x / math.sqrt(2)),
+            "where nothing cancels: GELU on ±3: got 5.99",
         ),
         "the first term of the tail": (
             lambda x: torch.where(
