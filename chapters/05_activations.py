@@ -161,7 +161,7 @@ show_figure(
 # :::{admonition} Our remark
 # :class: remark
 # Swish with $\beta = 1$ has been found three times. {cite:t}`hendrycks2016` (§2) name it SiLU in
-# passing; {cite:t}`elfwing2018` (§2) propose it under the same name for reinforcement learning;
+# passing; {cite:t}`elfwing2018` propose it under the same name for reinforcement learning;
 # {cite:t}`ramachandran2017` find it by automatic search, and add the $\beta$. PyTorch calls it
 # `silu`.
 # :::
@@ -493,12 +493,12 @@ glue("activations-gelu-steepest", steepest)
 # %% [markdown]
 # The minimum is {glue:text}`activations-gelu-min`, at $x =$
 # {glue:text}`activations-gelu-x-min`; the steepest slope, at $\sqrt{2}$, is
-# {glue:text}`activations-gelu-steepest:.3f`. GELU isn't monotone: two inputs on the left give the
-# same output.
+# {glue:text}`activations-gelu-steepest:.3f`. GELU isn't monotone: on the left,
+# pairs of different inputs give the same output.
 #
 # ### Step 5. The tanh form, and where its constant comes from
 #
-# An error function used to be slow, or missing. So much code has
+# An error function used to be slow, or missing. So a good deal of code has
 #
 # $$
 # \operatorname{GELU}(x) \approx \frac{x}{2}
@@ -1254,7 +1254,7 @@ show_figure(
 # {glue:text}`activations-between:.3f` of each other; the worst of them is
 # {glue:text}`activations-needed:.3f` ahead of none. So *having* a bend matters more than which.
 # One seed against another differs by {glue:text}`activations-seed-spread:.3f` (one standard
-# deviation of ReLU's losses), which is why a comparison of two single runs proves nothing.
+# deviation of ReLU's losses): two runs with different seeds would prove nothing.
 #
 # The words *better* and *worse* mean that the interval excludes zero. How far does this go? Five seeds, one layer, one learning rate, one short training, one text; and
 # four comparisons on the same runs, without a correction for that. Another size, another learning
@@ -1717,6 +1717,6 @@ grade("ex-activations-tail", tail_gelu)
 # - {cite:t}`vaswani2017`, §3.3: the feed-forward layer with ReLU. {cite:t}`nair2010`: rectified
 #   linear units.
 # - {cite:t}`hendrycks2016`, §2: the random gate, GELU, its two approximations, and SiLU.
-# - {cite:t}`elfwing2018`, §2: SiLU once more. {cite:t}`ramachandran2017`: Swish, found by search.
+# - {cite:t}`elfwing2018`: SiLU once more. {cite:t}`ramachandran2017`: Swish, found by search.
 # - {cite:t}`devlin2019`, appendix A.2: BERT's activation.
 # - {cite:t}`shazeer2020`, §2 and Table 1: gated feed-forward layers, and the comparison on T5.
