@@ -77,6 +77,9 @@ def fit(
     """
     _validate(steps, learning_rate, warmup, clip)
     _validate_counts(accumulate, every)
+    # Python's own numbers: numpy's would keep a checkpoint from being read without a pickle's risk.
+    learning_rate, weight_decay, warmup = float(learning_rate), float(weight_decay), float(warmup)
+    clip = None if clip is None else float(clip)
     parameters = list(model.parameters())
     # One kernel for all parameters: the same update, and less time lost between small tensors.
     fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
@@ -86,11 +89,10 @@ def fit(
     run = None
     losses: list[float] = []
     if checkpoint is not None:
-        options = {"steps": steps, "accumulate": accumulate, "learning_rate": float(learning_rate)}
-        options |= {"warmup": float(warmup), "clip": clip and float(clip)}
-        options |= {"weight_decay": float(weight_decay)}
-        run = _Run(Path(checkpoint), model, optimizer, losses, tuple(generators), options)
-        run.resume()
+        options = {"steps": steps, "learning_rate": learning_rate, "warmup": warmup, "clip": clip}
+        options |= {"weight_decay": weight_decay, "accumulate": accumulate}
+        run = _Run(Path(checkpoint), model, optimizer, tuple(generators), options)
+        losses = run.resume()
     loop = range(len(losses), steps)
     loop = loop if progress is None else progress(loop)
     note = getattr(loop, "note", None)
@@ -108,7 +110,7 @@ def fit(
         if note is not None:
             note(f"loss {loss:.3f}")
         if run is not None and ((step + 1) % every == 0 or step + 1 == steps):
-            run.save()
+            run.save(losses)
     return losses
 
 
@@ -126,6 +128,8 @@ def _backward(
             raise ValueError(f"batch_loss: expected a scalar, got shape {tuple(loss.shape)}")
         if part == 0:
             optimizer.zero_grad()
+        if not n >= 0:
+            raise ValueError(f"batch_loss: expected a count of at least 0, got {n}")
         if n > 0:  # a part may happen to select nothing
             loss.backward()
         total, count = total + loss.item(), count + float(n)
@@ -147,22 +151,21 @@ class _Run:
         path: Path,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
-        losses: list[float],
         generators: tuple[torch.Generator, ...],
         options: dict[str, Any],
     ) -> None:
-        self.path, self.model, self.optimizer = path, model, optimizer
-        self.losses, self.generators = losses, generators
+        self.path, self.model = path, model
+        self.optimizer, self.generators = optimizer, generators
         tensors = {n: [*t.shape, str(t.dtype)] for n, t in model.state_dict().items()}
         self.identity = {**options, "generators": len(generators), **tensors}
 
-    def save(self) -> None:
+    def save(self, losses: list[float]) -> None:
         """Write beside the file, down to the disk, and only then put it in its place."""
         state = {
             "identity": self.identity,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "losses": self.losses,
+            "losses": losses,
             "generators": [generator.get_state() for generator in self.generators],
             "cpu": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
@@ -177,10 +180,10 @@ class _Run:
         finally:
             scratch.unlink(missing_ok=True)
 
-    def resume(self) -> None:
-        """Restore all of the state if there is a file, once it is known to be of this run."""
+    def resume(self) -> list[float]:
+        """Restore all if there is a file, once it is known to be of this run; return the losses."""
         if not self.path.exists():
-            return
+            return []
         try:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError):
@@ -196,12 +199,12 @@ class _Run:
                 )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.losses[:] = state["losses"]
         for generator, saved in zip(self.generators, state["generators"], strict=True):
             generator.set_state(saved)
         torch.set_rng_state(state["cpu"])
         if torch.cuda.is_available() and state["cuda"]:
             torch.cuda.set_rng_state_all(state["cuda"])
+        return state["losses"]
 
 
 def warmup_cosine(step: int, steps: int, warmup: float = 0.1) -> float:
