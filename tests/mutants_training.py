@@ -133,13 +133,6 @@ DATA_MUTANTS = [
     ),
     (
         DATA,
-        "key=lambda item: (-item[1], item))",
-        "key=lambda item: -item[1])",
-        "of equal counts the first in order of paths and copies",
-        DOCSTRINGS + "test_of_equal_counts_the_first_name_is_kept",
-    ),
-    (
-        DATA,
         "most = sum(count >= _FEWEST for _, count in counts)",
         "most = len(counts)",
         "a module with few docstrings is a label",
