@@ -1,0 +1,949 @@
+# ---
+# jupyter:
+#   accelerator: GPU
+#   book:
+#     question: >-
+#       To attention, “dog bites man” and “man bites dog” are one and the same set of words. The
+#       Transformer mends this by adding a vector of sines and cosines to each word. Why does adding
+#       not spoil the word, why both sine and cosine, and what can a model read from the sum?
+#     goals:
+#       - derive what a shift of position does to the encoding, and why it is a rotation
+#       - say what a dot product of two encodings knows (distance) and what it cannot (direction)
+#       - show how learned projections recover direction, and how rotary encoding follows
+#       - expand a score into content and position, and say what √d_model does to their balance
+#       - measure what a trained model does beyond the length it was trained on
+#     prerequisites:
+#       - scaled dot-product attention (chapter 2)
+#       - sine, cosine, and 2×2 matrices
+#     data: The language reference that ships inside Python itself (pydoc_data.topics); no download.
+#     hardware: One CPU core. Uses a GPU where there is one.
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Sinusoidal position encoding
+
+# %% tags=["setup", "remove-cell"]
+import sys
+from pathlib import Path
+
+here = Path.cwd()
+root = next(
+    p for p in (here, *here.parents) if (p / "lib" / "attention.py").exists()
+)
+sys.path.insert(0, str(root))
+
+# %% tags=["hide-input"]
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lib.attention import scaled_dot_product_attention
+from lib.data import (
+    CharacterVocabulary,
+    consecutive_windows,
+    random_windows,
+    topics_text,
+)
+from lib.layers import EncoderLayer, LayerNorm
+from lib.positions import (
+    LearnedEncoding,
+    SinusoidalEncoding,
+    sinusoidal_encoding,
+)
+from lib.teaching import (
+    PositionRotation,
+    Progress,
+    catches,
+    check,
+    glue,
+    grade,
+    show_figure,
+    start,
+)
+from lib.teaching.figures import COLORS, heatmap
+from lib.training import fit
+
+device = start(seed=0)
+double = torch.float64
+
+# %% [markdown]
+# ## The formula
+#
+# Attention is blind to order: shuffle the words, and the outputs are shuffled with them. So the
+# place of a word has to be part of its vector. The Transformer gives every position $p = 0, 1, 2,
+# \dots$ a vector of its own, as long as the word's, and adds the two.
+#
+# The vector is made of $d/2$ pairs, where $d$ stands for $d_{\text{model}}$, an even number. Pair
+# $i$ has a *frequency* $\omega_i$, and holds the sine and the cosine of the angle $p\,\omega_i$:
+#
+# $$
+# \begin{aligned}
+# \operatorname{PE}(p, 2i) &= \sin(p\,\omega_i) \\
+# \operatorname{PE}(p, 2i+1) &= \cos(p\,\omega_i)
+# \end{aligned}
+# \qquad
+# \omega_i = 10000^{-2i/d}, \quad i = 0, \dots, \tfrac{d}{2} - 1 .
+# $$ (def-sinusoidal-encoding-formula)
+#
+# What enters the first layer for token $t$ at position $p$ is
+#
+# $$
+# x = \sqrt{d}\; E[t] + \operatorname{PE}(p) .
+# $$ (def-sinusoidal-encoding-input)
+#
+# | symbol | shape | meaning |
+# |---|---|---|
+# | $\operatorname{PE}$ | $n \times d$ | one row a position; fixed, nothing in it is trained |
+# | $\omega_i$ | a number | how far pair $i$ turns from one position to the next, in radians |
+# | $E$ | $V \times d$ | one row a token; trained |
+# | $x$ | $d$ | word and place in one vector; a sequence of them is $n \times d$ |
+#
+# The frequencies fall from $1$ to almost $1/10000$. The first pair turns by one radian a step, so
+# it goes round in about six positions. The last one hardly moves over a whole page.
+# {numref}`fig-sinusoidal-encoding-table` shows all of them.
+
+# %% tags=["hide-input"]
+table = sinusoidal_encoding(64, 32, dtype=double)
+fig, ax = plt.subplots(figsize=(4.3, 5.6))
+mesh = heatmap(ax, table, vmin=-1, vmax=1)
+ax.set(xlabel="feature", ylabel="position p")
+fig.colorbar(mesh, ax=ax, shrink=0.5)
+show_figure(
+    fig,
+    name="fig-sinusoidal-encoding-table",
+    caption="The encoding of 64 positions for $d = 32$, one row a position. "
+    "Columns come in pairs, sine then cosine. Pairs on the left turn fast; "
+    "those on the right stay near (0, 1).",
+    alt="A heat map of 64 positions by 32 features. The left columns "
+    "alternate quickly down the page, the next ones more and more slowly; in "
+    "the right half sines stay near zero and cosines near one.",
+)
+
+# %% [markdown]
+# **Two layouts.** The paper interleaves: sine, cosine, sine, cosine. Much code writes all sines
+# first and all cosines after them. The second table has the columns of the first in another
+# order, $\operatorname{PE}_{\text{cat}} = \operatorname{PE}\,\Pi$ with a permutation matrix $\Pi$.
+# Whatever linear map $W$ stands on top can have its rows permuted in the same way. Since $\Pi\Pi^\top
+# = I$,
+#
+# $$
+# \operatorname{PE}_{\text{cat}}\,(\Pi^\top W) = \operatorname{PE}\,\Pi\,\Pi^\top W = \operatorname{PE}\, W .
+# $$ (eq-sinusoidal-encoding-layout)
+#
+# So a model that *learns* on top of either layout loses nothing. A *checkpoint* does care: its
+# trained matrices expect the columns in the order in which they were trained. The library has
+# both, as `layout="interleaved"` (as in the paper, and the default) and `layout="concatenated"`.
+
+# %%
+n, d = 40, 16
+PE = sinusoidal_encoding(n, d, dtype=double)  # (n, d)
+PE_cat = sinusoidal_encoding(n, d, dtype=double, layout="concatenated")
+order = [*range(0, d, 2), *range(1, d, 2)]  # all sines, then all cosines
+Pi = torch.eye(d, dtype=double)[:, order]  # (d, d)
+W = torch.randn(d, 5, generator=torch.Generator().manual_seed(1), dtype=double)
+check("the other layout is a permutation of columns", PE_cat, PE @ Pi)
+check("eq-sinusoidal-encoding-layout", PE_cat @ (Pi.T @ W), PE @ W)
+gap = (PE_cat @ W - PE @ W).abs().max()
+check("the same W on the other layout is another model", gap > 1)
+
+# %% [markdown]
+# :::{admonition} The paper says
+# :class: paper
+# “That is, each dimension of the positional encoding corresponds to a sinusoid. The wavelengths
+# form a geometric progression from $2\pi$ to $10000 \cdot 2\pi$. We chose this function because we
+# hypothesized it would allow the model to easily learn to attend by relative positions, since for
+# any fixed offset $k$, $PE_{pos+k}$ can be represented as a linear function of $PE_{pos}$.”
+# {cite:t}`vaswani2017` (§3.5). Our $p$ is its $pos$.
+# :::
+#
+# :::{admonition} Our remark
+# :class: remark
+# The quotation holds one fact and one hypothesis. That a shift is linear is proven in step 1. That
+# this lets a model *learn* to attend by relative position is a hope: step 3 shows that suitable
+# weights exist, and the measurement on real text shows what training makes of it.
+# :::
+
+# %% [markdown]
+# ## Derivation
+#
+# Seven steps. The first four say what is in the encoding, the fifth why it takes two functions, the
+# last two what happens when it meets words.
+#
+# ### Step 1. A shift is a rotation
+#
+# Take one pair and call its frequency $\omega$. Write the pair at position $p$ as a column
+#
+# $$
+# u(p) = \begin{pmatrix} \sin p\omega \\ \cos p\omega \end{pmatrix} .
+# $$ (def-sinusoidal-encoding-pair)
+#
+# Draw it with the sine to the right and the cosine upwards. It is the hand of a clock: it has
+# length one, points to twelve at $p = 0$, and moves clockwise by the angle $\omega$ at each step.
+#
+# What does it look like $k$ positions later? We need the sine and the cosine of a sum of angles.
+# Both come out of one line, $e^{\mathrm{i}(a+b)} = e^{\mathrm{i}a}\, e^{\mathrm{i}b}$ with
+# $e^{\mathrm{i}a} = \cos a + \mathrm{i} \sin a$. Multiply out:
+#
+# $$
+# (\cos a + \mathrm{i}\sin a)(\cos b + \mathrm{i}\sin b)
+# = (\cos a\cos b - \sin a\sin b) + \mathrm{i}\,(\sin a\cos b + \cos a\sin b) ,
+# $$
+#
+# and compare imaginary and real parts with those of $e^{\mathrm{i}(a+b)}$. With $a = p\omega$ and
+# $b = k\omega$:
+#
+# $$
+# \begin{aligned}
+# \sin\big((p+k)\omega\big) &= \cos k\omega \,\sin p\omega + \sin k\omega \,\cos p\omega \\
+# \cos\big((p+k)\omega\big) &= -\sin k\omega \,\sin p\omega + \cos k\omega \,\cos p\omega .
+# \end{aligned}
+# $$ (eq-sinusoidal-encoding-addition)
+#
+# On the right stand the two entries of $u(p)$, each with a factor in which $p$ does not occur.
+# So this is a matrix times a vector:
+#
+# $$
+# u(p + k) = R(k\omega)\, u(p), \qquad
+# R(\theta) = \begin{pmatrix} \cos\theta & \sin\theta \\ -\sin\theta & \cos\theta \end{pmatrix} .
+# $$ (eq-sinusoidal-encoding-rotation)
+#
+# $R(\theta)$ turns the hand clockwise by $\theta$. All pairs together: write $\operatorname{PE}(p)$
+# for row $p$ as a column, and put the $d/2$ rotations on the diagonal of one matrix. Each pair minds
+# its own block:
+#
+# $$
+# \operatorname{PE}(p + k) = T_k \operatorname{PE}(p), \qquad
+# T_k = \begin{pmatrix} R(k\omega_0) & & \\ & \ddots & \\ & & R(k\omega_{d/2-1}) \end{pmatrix} .
+# $$ (eq-sinusoidal-encoding-shift)
+#
+# $T_k$ is the same for every $p$. This is the paper's “linear function”, and we see more than
+# linearity. Since $\cos^2\theta + \sin^2\theta = 1$, and the mixed terms cancel, $R(\theta)^\top
+# R(\theta) = I$. The same then holds block by block:
+#
+# $$
+# T_k^\top T_k = I .
+# $$ (eq-sinusoidal-encoding-orthogonal)
+#
+# A shift changes no length and no angle. And a turn by $k\omega$ followed by a turn by $l\omega$ is
+# a turn by $(k + l)\omega$, so
+#
+# $$
+# T_k\, T_l = T_{k+l}, \qquad T_k^{-1} = T_k^\top = T_{-k} .
+# $$ (eq-sinusoidal-encoding-group)
+#
+# Shifts add up as offsets do, and a shift back undoes a shift. No table was needed to say so:
+# $T_k$ can be written down for any $k$, also for one that nobody has seen.
+
+
+# %%
+def frequencies(d, base=10000.0):
+    return base ** (-torch.arange(0, d, 2, dtype=double) / d)  # (d/2,)
+
+
+def shift_matrix(k, d):
+    """T_k of the interleaved layout, (d, d)."""
+    blocks = []
+    for w in frequencies(d).tolist():
+        c, s = math.cos(k * w), math.sin(k * w)
+        blocks.append(torch.tensor([[c, s], [-s, c]], dtype=double))
+    return torch.block_diag(*blocks)
+
+
+w, p, k = frequencies(d)[1], torch.arange(n, dtype=double), 17
+later = torch.stack([((p + k) * w).sin(), ((p + k) * w).cos()])  # (2, n)
+right_side = torch.stack(
+    [
+        (k * w).cos() * (p * w).sin() + (k * w).sin() * (p * w).cos(),
+        -(k * w).sin() * (p * w).sin() + (k * w).cos() * (p * w).cos(),
+    ]
+)
+check("eq-sinusoidal-encoding-addition", right_side, later)
+block = shift_matrix(k, d)[2:4, 2:4]  # R(k ω_1)
+check("eq-sinusoidal-encoding-rotation", block @ PE[: n - k, 2:4].T,
+      PE[k:, 2:4].T)  # fmt: skip
+
+long = sinusoidal_encoding(2000, 512, dtype=double)
+T = shift_matrix(17, 512)
+check("eq-sinusoidal-encoding-shift", long[:-17] @ T.T, long[17:])
+check("eq-sinusoidal-encoding-orthogonal", T.T @ T, torch.eye(512, dtype=double))
+check("eq-sinusoidal-encoding-group", T @ shift_matrix(5, 512),
+      shift_matrix(22, 512))  # fmt: skip
+check("a shift back is the transpose", shift_matrix(-17, 512), T.T)
+
+# %% [markdown]
+# **Without the pair.** The proof used that sine and cosine of one angle stand side by side. Step 5
+# drops the cosines, and the box D03 gives each column a frequency of its own. Both times the
+# linear map is gone.
+#
+# Now move it yourself. Each clock below is a pair, with a hand for position $p$ and one for $p +
+# k$. Move $p$: all hands move, and no turn changes. Move $k$: fast clocks spin, slow ones creep.
+# The curve below the clocks is the subject of the next step.
+
+# %%
+PositionRotation(name="position-rotation")
+
+# %% [markdown]
+# ### Step 2. What a dot product knows: distance
+#
+# Every hand has length one, so
+#
+# $$
+# \lVert \operatorname{PE}(p) \rVert^2 = \sum_{i=0}^{d/2-1} (\sin^2 p\omega_i + \cos^2 p\omega_i)
+# = \frac{d}{2} .
+# $$ (eq-sinusoidal-encoding-norm)
+#
+# No position is louder than another. For two positions $i$ and $j$, a pair contributes $\sin i\omega
+# \sin j\omega + \cos i\omega \cos j\omega$, and that is the cosine of the difference of the angles,
+# by the second line of {eq}`eq-sinusoidal-encoding-addition` with $k\omega = -j\omega$:
+#
+# $$
+# \operatorname{PE}(i) \cdot \operatorname{PE}(j) = \sum_{m=0}^{d/2-1} \cos\big((i - j)\,\omega_m\big)
+# =: g(i - j) .
+# $$ (eq-sinusoidal-encoding-gram)
+#
+# Three things are to be read off. The matrix of all these dot products depends on $i - j$ only: it
+# is constant along each diagonal, a *Toeplitz* matrix. The largest entry is $g(0) = d/2$. And the
+# cosine is even, so
+#
+# $$
+# g(-k) = g(k) .
+# $$ (eq-sinusoidal-encoding-even)
+#
+# **A plain dot product of two encodings cannot tell “three before” from “three after”.** The same
+# goes for the distance, which is a function of $g$:
+#
+# $$
+# \lVert \operatorname{PE}(i) - \operatorname{PE}(j) \rVert^2
+# = \tfrac{d}{2} + \tfrac{d}{2} - 2\,g(i-j) = d - 2\,g(i - j) .
+# $$ (eq-sinusoidal-encoding-distance)
+
+# %%
+gram = long @ long.T  # (2000, 2000)
+offset = torch.arange(2000, dtype=double)
+g = (offset[:, None] * frequencies(512)).cos().sum(-1)  # g(0), g(1), …
+check("eq-sinusoidal-encoding-norm", long.square().sum(-1), 256.0)
+index = (torch.arange(2000)[:, None] - torch.arange(2000)).abs()
+check("eq-sinusoidal-encoding-gram", gram, g[index], atol=1e-10)
+check("eq-sinusoidal-encoding-even", gram[1000, 1000:], gram[1000, 1:1001].flip(0),
+      atol=1e-10)  # fmt: skip
+distance = (long[:100, None] - long[None, :100]).square().sum(-1)
+check("eq-sinusoidal-encoding-distance", distance, 512 - 2 * g[index[:100, :100]],
+      atol=1e-10)  # fmt: skip
+
+# %% [markdown]
+# How does $g$ fall? For large $d$ the frequencies lie close together, and the mean over pairs
+# becomes an integral over $t = 2i/d$ from zero to one. Substitute $v = k\,10000^{-t}$, so that
+# $\mathrm{d}v = -v \ln 10000\,\mathrm{d}t$:
+#
+# $$
+# \frac{2}{d}\, g(k) \;\approx\; \int_0^1 \cos\!\big(k\, 10000^{-t}\big)\, \mathrm{d}t
+# = \frac{1}{\ln 10000} \int_{k/10000}^{k} \frac{\cos v}{v}\, \mathrm{d}v .
+# $$
+#
+# Up to $v \approx 1$ the integrand is nearly $1/v$, and its integral a logarithm. Beyond, the cosine
+# changes sign again and again, and little is added. In terms of the cosine integral
+# $\operatorname{Ci}(x) = -\int_x^\infty \cos v/v\,\mathrm{d}v$, which is $\gamma + \ln x$ for small
+# $x$ and at most about $1/x$ for large $x$, with Euler's constant $\gamma$,
+#
+# $$
+# \frac{2}{d}\, g(k) \;\approx\; 1 - \frac{\gamma + \ln k}{\ln 10000}
+# \qquad (1 \ll k \ll 10000).
+# $$ (eq-sinusoidal-encoding-logarithm)
+#
+# The dot product falls with the *logarithm* of the distance: each doubling of $k$ costs the same.
+# What was left out is a ripple of size $1/(k \ln 10000)$ with the period of the fastest pair; and
+# with finitely many pairs, far out, their turns no longer fill the circle evenly and the ripple
+# grows again. So $g$ does not fall steadily. We check the logarithm at $d = 4096$, and look for rises
+# at usual sizes.
+
+# %%
+ks = torch.arange(10, 1001, dtype=double)
+mean_cosine = (ks[:, None] * frequencies(4096)).cos().mean(-1)  # 2 g(k) / d
+
+
+def logarithm(k):
+    return 1 - (np.euler_gamma + k.log()) / math.log(10000)
+
+
+ripple = 1 / (ks * math.log(10000)) + 1 / 2048  # and something for finite d
+excess = (mean_cosine - logarithm(ks)).abs() / ripple
+check("eq-sinusoidal-encoding-logarithm", bool((excess <= 1).all()))
+
+for d in (64, 512):
+    g_d = (offset[:, None] * frequencies(d)).cos().mean(-1)  # 2 g(k) / d
+    first = next(k for k in range(1, 2000) if g_d[k + 1] > g_d[k])
+    print(f"d = {d:3}: the first rise is from k = {first} to {first + 1}")
+    glue(f"sinusoidal-rise-{d}", first)
+    if d == 64:
+        top = first + int(g_d[first : first + 5].argmax())
+        glue("sinusoidal-before-rise", g_d[first])
+        glue("sinusoidal-after-rise", g_d[top])
+        glue("sinusoidal-rise-top", top)
+        check("g is not monotone", g_d[top] > g_d[first] + 0.02)
+    else:
+        glue("sinusoidal-g-1000", g_d[1000])
+
+# %% tags=["hide-input"]
+fig, ax = plt.subplots(figsize=(4.3, 3.2))
+ks = torch.arange(-64, 65)
+ax.plot(ks, g[ks.abs()] / 256, color=COLORS["scores"], label="$d = 512$")
+small = (ks.double()[:, None] * frequencies(16)).cos().mean(-1)
+ax.plot(ks, small, ":", color=COLORS["key"], label="$d = 16$")
+ax.plot(
+    ks[ks != 0], logarithm(ks[ks != 0].abs().double()), "--", color=COLORS["reference"],
+    label="logarithm",
+)  # fmt: skip
+ax.set(xlabel="offset $k$", ylabel="$g(k)$ as a share of $d/2$")
+fig.legend(loc="outside upper center", ncols=3)
+show_figure(
+    fig,
+    name="fig-sinusoidal-encoding-gram",
+    caption="The dot product of two encodings, $k$ positions apart. It is "
+    "even: left and right are mirror images. It falls like a logarithm, with "
+    "ripples; with few pairs the ripples are large.",
+    alt="Three curves over offsets from minus 64 to 64, all symmetric with "
+    "their peak at zero. The one for d = 512 falls along a smooth logarithm "
+    "with small ripples, the one for d = 16 swings widely.",
+)
+
+# %% [markdown]
+# For $d = 64$ the curve already turns up after $k =$ {glue:text}`sinusoidal-rise-64:.0f`: from
+# {glue:text}`sinusoidal-before-rise:.3f` of its maximum there to
+# {glue:text}`sinusoidal-after-rise:.3f` at $k =$ {glue:text}`sinusoidal-rise-top:.0f`. For $d = 512$
+# it takes until {glue:text}`sinusoidal-rise-512:.0f` ({numref}`fig-sinusoidal-encoding-gram`). “The
+# dot product shrinks with the distance” is therefore true of the trend and false of neighbours. And
+# it shrinks slowly: at $d = 512$ and a thousand positions apart there is still
+# {glue:text}`sinusoidal-g-1000:.2f` of it left.
+#
+# ### Step 3. How learned projections find the direction
+#
+# Attention does not compare encodings as they are. It projects them first: a query is
+# $W_Q^\top \operatorname{PE}(i)$, a key is $W_K^\top \operatorname{PE}(j)$. The part of the score
+# that comes from positions alone is therefore
+#
+# $$
+# s(i, j) = \operatorname{PE}(i)^\top A \operatorname{PE}(j), \qquad A = W_Q W_K^\top .
+# $$ (def-sinusoidal-encoding-score)
+#
+# Step 2 was the case $A = I$. Put a rotation inside instead. With $W_Q = I$ and $W_K = T_1^\top$,
+# every key is turned one step further, $T_1 \operatorname{PE}(j) = \operatorname{PE}(j + 1)$, and
+#
+# $$
+# s(i, j) = \operatorname{PE}(i) \cdot \operatorname{PE}(j + 1) = g(i - j - 1) .
+# $$ (eq-sinusoidal-encoding-look-back)
+#
+# The peak has moved to $j = i - 1$: this head looks one word back, from every position, and it can
+# tell back from forth. More generally, let each $2 \times 2$ block of $A$ be a rotation $r_m
+# R(\theta_m)$ with a size and an angle of its own. $R(\theta)$ turns the hand at $j$ clockwise by
+# $\theta$, and the dot product of two unit vectors is the cosine of the angle between them:
+#
+# $$
+# s(i, j) = \sum_{m=0}^{d/2-1} r_m \cos\big((i - j)\,\omega_m - \theta_m\big) .
+# $$ (eq-sinusoidal-encoding-phase)
+#
+# Any sum of $d/2$ waves in the offset, each with its amplitude and its phase: that is the family
+# of purely relative scores that a head can form. Why these are relative can be said without
+# cosines. If $A$ commutes with the shift, $A\,T_1 = T_1 A$, then for every $k$
+#
+# $$
+# s(i + k, j + k) = \operatorname{PE}(i)^\top T_k^\top A\, T_k \operatorname{PE}(j)
+# = \operatorname{PE}(i)^\top A\, T_k^\top T_k \operatorname{PE}(j) = s(i, j) .
+# $$ (eq-sinusoidal-encoding-relative)
+#
+# In the middle, $T_k^\top A = A\,T_k^\top$, because $T_k^\top$ is the inverse of $T_k$, a power of
+# $T_1$.
+
+# %%
+generator = torch.Generator().manual_seed(2)
+
+
+def randn(*shape):
+    return torch.randn(*shape, generator=generator, dtype=double)
+
+
+n, d = 48, 16
+PE = sinusoidal_encoding(n, d, dtype=double)
+W_K = shift_matrix(1, d).T
+scores = PE @ (PE @ W_K).T  # (n, n), row i is the query
+i, j = torch.arange(n)[:, None], torch.arange(n)
+want = ((i - j - 1).double()[..., None] * frequencies(d)).cos().sum(-1)
+check("eq-sinusoidal-encoding-look-back", scores, want)
+best = scores.argmax(-1)
+check("every query after the first looks one back", bool((best[1:] == i[1:, 0] - 1).all()))
+
+size, angle = randn(d // 2), randn(d // 2)
+blocks = []
+for r, a in zip(size, angle, strict=True):
+    rotation = torch.stack(
+        [torch.stack([a.cos(), a.sin()]), torch.stack([-a.sin(), a.cos()])]
+    )
+    blocks.append(r * rotation)
+A = torch.block_diag(*blocks)
+scores_A = PE @ A @ PE.T
+phase = (i - j).double()[..., None] * frequencies(d) - angle
+check("eq-sinusoidal-encoding-phase", scores_A, (size * phase.cos()).sum(-1))
+check("such an A commutes with the shift", A @ shift_matrix(1, d), shift_matrix(1, d) @ A)
+check("eq-sinusoidal-encoding-relative", scores_A[5:, 5:], scores_A[:-5, :-5])
+
+
+def along_diagonals(scores):
+    """Largest spread of scores that have the same offset."""
+    return max(
+        (scores.diagonal(k).max() - scores.diagonal(k).min()).item()
+        for k in range(-n + 2, n - 1)
+    )
+
+
+loose = PE @ (randn(d, d) / math.sqrt(d)) @ PE.T
+glue("sinusoidal-loose-spread", along_diagonals(loose) / loose.std())
+check("a relative score is constant along diagonals", along_diagonals(scores_A), 0.0)
+check("an arbitrary one is not", along_diagonals(loose) > loose.std())
+
+# %% tags=["hide-input"]
+fig, axes = plt.subplots(1, 2, figsize=(5.1, 2.9), sharey=True)
+for ax, matrix, title in [
+    (axes[0], PE @ PE.T, "no projection"),
+    (axes[1], scores, "$W_K = T_1^\\top$"),
+]:
+    heatmap(ax, matrix[:12, :12])
+    ax.plot(matrix[:12, :12].argmax(-1), range(12), "o", color="white",
+            markeredgecolor="black", markersize=4)  # fmt: skip
+    ax.set(title=title, xlabel="key position $j$")
+axes[0].set_ylabel("query position $i$")
+show_figure(
+    fig,
+    name="fig-sinusoidal-encoding-look-back",
+    caption="Scores of twelve positions with each other, from encodings "
+    "alone; a dot marks each query's best key. Left: symmetric, everyone "
+    "looks at itself. Right: a rotation by one step inside $W_K$ makes every "
+    "query but the first look one back.",
+    alt="Two heat maps of twelve queries by twelve keys, constant along "
+    "diagonals. Left, the dots lie on the main diagonal. Right, they lie one "
+    "to the left of it, except in the first row.",
+)
+
+# %% [markdown]
+# **Without the hypothesis.** An $A$ that mixes pairs does not commute with the shift. For a random
+# one, scores of the same offset differ by up to {glue:text}`sinusoidal-loose-spread:.1f` standard
+# deviations from place to place: such a head attends by *absolute* position. Nothing in the formula
+# keeps training from using that, and the measurement below shows that it does.
+#
+# ### Step 4. The wavelengths
+#
+# Pair $i$ is back where it was after $\lambda_i = 2\pi/\omega_i$ positions. Divide two neighbours:
+#
+# $$
+# \lambda_i = 2\pi \cdot 10000^{2i/d}, \qquad \frac{\lambda_{i+1}}{\lambda_i} = 10000^{2/d} .
+# $$ (eq-sinusoidal-encoding-wavelengths)
+#
+# Each is a fixed multiple of the one before: a geometric progression, as the paper says. It begins
+# at $2\pi$. Where does it end? The last pair is $i = d/2 - 1$, so
+#
+# $$
+# \lambda_{d/2-1} = 2\pi \cdot 10000^{\,1 - 2/d} < 2\pi \cdot 10000 .
+# $$ (eq-sinusoidal-encoding-last)
+#
+# “From $2\pi$ to $10000 \cdot 2\pi$” is exact only in the limit of large $d$.
+
+# %%
+for d in (8, 64, 512):
+    # the wavelengths, from the table itself: how far did each hand turn?
+    one_step = sinusoidal_encoding(1, d, start=1, dtype=double)[0]
+    turned = torch.atan2(one_step[0::2], one_step[1::2])  # (d/2,)
+    wavelength = 2 * math.pi / turned
+    formula = 2 * math.pi * 10000 ** (torch.arange(0, d, 2, dtype=double) / d)
+    check("eq-sinusoidal-encoding-wavelengths", wavelength / formula, 1.0)
+    check("eq-sinusoidal-encoding-last", wavelength[-1] / (2 * math.pi),
+          10000 ** (1 - 2 / d), atol=1e-8)  # fmt: skip
+    print(f"d = {d:3}: the last wavelength is {wavelength[-1] / math.tau:7.1f} · 2π")
+    glue(f"sinusoidal-last-{d}", wavelength[-1] / math.tau)
+slow = (wavelength > 512).double().mean()
+glue("sinusoidal-slow", slow)
+glue("sinusoidal-ratio", wavelength[1] / wavelength[0])
+
+# %% [markdown]
+# For $d = 512$ it ends at {glue:text}`sinusoidal-last-512:.0f` times $2\pi$, for $d = 8$ at
+# {glue:text}`sinusoidal-last-8:.0f` times $2\pi$. (The authors' own code, tensor2tensor, spaces the
+# frequencies a little differently, so that its last wavelength is $10000 \cdot 2\pi$ exactly.)
+#
+# Why so many scales? The first pair alone tells all positions apart: it would repeat after $k$
+# steps only if $k$ were a multiple of $2\pi$, and no whole number is. But it may come close:
+
+# %%
+first = long[:, :2]
+apart = (first[1:1001] - first[0]).norm(dim=-1)  # from position 0 to 1 … 1000
+closest = int(apart.argmin()) + 1
+all_pairs = (long[1:1001] - long[0]).norm(dim=-1)
+print(f"first pair alone: position {closest} is {apart.min():.1e} from position 0")
+print(f"all 256 pairs:    position {closest} is {all_pairs[closest - 1]:.2f} from it,")
+print(f"                  and the nearest of all, {int(all_pairs.argmin()) + 1}, "
+      f"is {all_pairs.min():.2f} from it")  # fmt: skip
+check("the fast pair nearly repeats", apart.min() < 1e-3)
+check("all pairs together do not", all_pairs.min() > 1)
+
+# %% [markdown]
+# Fast pairs tell neighbours apart and forget the page; slow pairs know the page and blur the
+# neighbours. It is how a clock works: the minute hand for the fine, the hour hand for the coarse.
+# How slow is slow depends on the text. At $d = 512$, {glue:text}`sinusoidal-slow:.0%` of the pairs
+# do not complete a single turn within 512 positions.
+#
+# ### Step 5. Why it takes both sine and cosine
+#
+# Keep the sines and drop the cosines. The first line of {eq}`eq-sinusoidal-encoding-addition` then
+# wants a term that is not there, $\sin k\omega \cos p\omega$. How much is lost? Take one frequency
+# and $N$ positions that cover whole turns. Over whole turns the mean of $\sin^2$ is one half and that
+# of $\sin\cos$ is zero. So the best coefficient for predicting $\sin((p+k)\omega)$ from $\sin
+# p\omega$ is $\cos k\omega$, and the share of the variance that it explains is
+#
+# $$
+# R^2 = \frac{\cos^2 k\omega \cdot \frac12}{\frac12} = \cos^2 k\omega .
+# $$ (eq-sinusoidal-encoding-sine-only)
+#
+# A shift by a quarter turn is lost altogether. The sine alone says how high the hand is and not
+# whether it rises or falls. With many frequencies the sines can help each other out a little. We
+# regress all of $\operatorname{PE}(p + 7)$ on $\operatorname{PE}(p)$ and read $R^2$.
+
+
+# %%
+def r_squared(source, target):
+    """Share of the target's sum of squares that a linear map of the source explains."""
+    solution = torch.linalg.lstsq(source, target, driver="gelsd").solution
+    rest = target - source @ solution
+    centred = target - target.mean(0)
+    return 1 - (rest.square().sum() / centred.square().sum()).item()
+
+
+N, turns = 64, 5
+w = 2 * math.pi * turns / N
+p = torch.arange(N, dtype=double)
+for k in (1, 3, 7):
+    found = r_squared((p * w).sin()[:, None], ((p + k) * w).sin()[:, None])
+    check("eq-sinusoidal-encoding-sine-only", found, math.cos(k * w) ** 2)
+
+d, k = 16, 7
+both = sinusoidal_encoding(2000, d, dtype=double)
+sines = both[:, 0::2]
+print(f"to predict the sines {k} positions later, d = {d}:")
+print("pair   cos² kω   R² from all sines   R² from all pairs")
+found = {"sines": [], "pairs": []}
+for pair, w in enumerate(frequencies(d).tolist()):
+    target = sines[k:, pair : pair + 1]
+    found["sines"].append(r_squared(sines[:-k], target))
+    found["pairs"].append(r_squared(both[:-k], target))
+    print(f"{pair:4}{math.cos(k * w) ** 2:10.3f}{found['sines'][-1]:20.3f}"
+          f"{found['pairs'][-1]:20.3f}")  # fmt: skip
+glue("sinusoidal-r2-sines", r_squared(sines[:-k], sines[k:]))
+glue("sinusoidal-r2-worst", min(found["sines"]))
+check("the pairs explain everything", r_squared(both[:-k], both[k:]), 1.0, atol=1e-10)
+check("the sines do not explain the fast pairs", max(found["sines"][:2]) < 0.7)
+check("the slow ones they do", min(found["sines"][4:]) > 0.95)
+
+# %% [markdown]
+# All sines together explain {glue:text}`sinusoidal-r2-sines:.2f` of the variance, the pairs all of
+# it. The single number hides where the loss is. Slow pairs hardly move in seven positions, so
+# $\cos^2 k\omega$ is nearly one and the sine predicts itself. Fast pairs are those that tell
+# neighbours apart, and there $R^2$ falls to {glue:text}`sinusoidal-r2-worst:.2f`. (How much in all
+# depends on $k$, on $d$, and on how many positions are looked at: many sines on few positions can fit
+# anything.)
+#
+# ### Step 6. What adding does to a score
+#
+# The model never sees $\operatorname{PE}$ alone. It sees $x = c + \operatorname{PE}(p)$, with $c =
+# \sqrt{d}\,E[t]$ for the word. Does adding not mix up what should be kept apart? Multiply a score
+# out, with $a_i = \operatorname{PE}(i)$ for short:
+#
+# $$
+# (c_i + a_i)^\top A\, (c_j + a_j)
+# = \underbrace{c_i^\top A\, c_j}_{\text{word–word}}
+# + \underbrace{c_i^\top A\, a_j}_{\text{word–place}}
+# + \underbrace{a_i^\top A\, c_j}_{\text{place–word}}
+# + \underbrace{a_i^\top A\, a_j}_{\text{place–place}} .
+# $$ (eq-sinusoidal-encoding-four-terms)
+#
+# Adding before the projection gives a head four questions to ask at once. Which of them it hears
+# depends on how loud words and places are. Let the entries of $A$ be random: independent, mean zero,
+# variance $\sigma^2$. Each term $u^\top A\,v = \sum_{ab} u_a A_{ab} v_b$ is then a sum of independent
+# terms of variance $u_a^2 v_b^2 \sigma^2$, so
+#
+# $$
+# \operatorname{Var}(u^\top A\, v) = \sigma^2\, \lVert u \rVert^2\, \lVert v \rVert^2 .
+# $$ (eq-sinusoidal-encoding-term)
+#
+# All places have $\lVert a \rVert^2 = d/2$, by {eq}`eq-sinusoidal-encoding-norm`. Let all words have
+# $\lVert c \rVert^2 = s^2$. The four variances are $\sigma^2$ times $s^4$, $s^2 d/2$, $s^2 d/2$ and
+# $d^2/4$. Their sum is $\sigma^2 (s^2 + d/2)^2$, and the share of the first is
+#
+# $$
+# \text{share of word–word} = \left( \frac{s^2}{s^2 + d/2} \right)^{\!2} .
+# $$ (eq-sinusoidal-encoding-share)
+#
+# The rest depends on how the embedding $E$ begins. If its entries have standard deviation
+# $1/\sqrt{d}$, as suits a matrix that is also used for the output, then $\lVert E[t] \rVert = 1$ on
+# average. *Without* the factor $\sqrt{d}$, $s^2 = 1$ and the share is $1/(1 + d/2)^2$: at the start,
+# scores are all about places. *With* it, $s^2 = d$ and the share is $(2/3)^2 = 4/9$, whatever $d$.
+
+# %%
+d, draws = 16, 40_000
+e_i, e_j, p_i, p_j = randn(d), randn(d), *sinusoidal_encoding(12, d, dtype=double)[[3, 11]]
+A = randn(draws, d, d)  # σ = 1
+
+
+def unit(v):
+    return v / v.norm()
+
+
+def term(u, v):
+    return torch.einsum("a,nab,b->n", u, A, v)
+
+
+relative_error = math.sqrt(2 / draws)  # of the variance of normal numbers
+for s in (1.0, math.sqrt(d)):
+    c_i, c_j = s * unit(e_i), s * unit(e_j)
+    four = [term(u, v) for u in (c_i, p_i) for v in (c_j, p_j)]
+    check("eq-sinusoidal-encoding-four-terms", sum(four), term(c_i + p_i, c_j + p_j),
+          atol=1e-10)  # fmt: skip
+    variances = torch.stack(four).var(-1)
+    theory = [s**4, s**2 * d / 2, s**2 * d / 2, d**2 / 4]
+    check("eq-sinusoidal-encoding-term", variances / torch.tensor(theory), 1.0,
+          atol=5 * relative_error)  # fmt: skip
+    share = (s**2 / (s**2 + d / 2)) ** 2
+    check("eq-sinusoidal-encoding-share", variances[0] / variances.sum() / share, 1.0,
+          atol=10 * relative_error)  # fmt: skip
+
+print(f"{'d = 512':34}{'‖word‖':>8}{'‖place‖':>9}{'word–word':>11}{'place–place':>13}")
+for name, std, factor in [
+    ("std 1/√d, no factor", 512**-0.5, 1.0),
+    ("std 1/√d, times √d (the paper)", 512**-0.5, 512**0.5),
+    ("std 1 (nn.Embedding), no factor", 1.0, 1.0),
+    ("std 1 (nn.Embedding), times √d", 1.0, 512**0.5),
+]:
+    s2 = 512 * (std * factor) ** 2
+    words, places = (s2 / (s2 + 256)) ** 2, (256 / (s2 + 256)) ** 2
+    print(f"{name:34}{math.sqrt(s2):8.1f}{16.0:9.1f}{words:11.1%}{places:13.1%}")
+
+# %% [markdown]
+# The table has a trap in its last line. The factor belongs to *small* embeddings. PyTorch's
+# `nn.Embedding` begins with standard deviation one, which is already the paper's size *after* the
+# factor. Multiply these as well, and places all but vanish beside words. So “multiply by
+# $\sqrt{d}$” is half a rule. The whole one is: let words begin about as long as places.
+#
+# :::{admonition} The paper says
+# :class: paper
+# “In the embedding layers, we multiply those weights by $\sqrt{d_{\text{model}}}$.”
+# {cite:t}`vaswani2017` (§3.4), without a reason, and without saying how the weights begin. The same
+# matrix serves as the last linear map there, which wants small entries.
+# :::
+#
+# :::{admonition} Our remark
+# :class: remark
+# The argument is about the first step. Training may move the lengths, and $A$, as it likes.
+# {cite:t}`dai2019` (§3.3) start from the four terms and change three of them: there places enter as
+# offsets $i - j$.
+# :::
+#
+# ### Step 7. From adding to turning: rotary encoding
+#
+# Equations {eq}`eq-sinusoidal-encoding-orthogonal` and {eq}`eq-sinusoidal-encoding-group` suggest
+# another use of $T$. Don't add a place to a word: *turn* the query at position $i$ by $T_i$ and the
+# key at position $j$ by $T_j$. Their dot product is
+#
+# $$
+# \langle T_i\, q,\; T_j\, k \rangle = q^\top T_i^\top T_j\, k = q^\top T_{j-i}\, k .
+# $$ (eq-sinusoidal-encoding-rotary)
+#
+# Transpose, inverse, sum of offsets: three facts of step 1. The score of *any* two contents depends
+# on positions through $j - i$ alone; no clever $A$ is needed, and no absolute position is left to be
+# learned by heart. Nor does turning change a length, so no place is louder than a word. This is
+# *rotary position embedding*; {cite:t}`su2021` (§3.2) proposed it, four years after the Transformer.
+# In the sinusoidal encoding places and words are added; here they are multiplied.
+
+# %%
+q, key = randn(d), randn(d)
+
+
+def turned(i, j):
+    return (shift_matrix(i, d) @ q) @ (shift_matrix(j, d) @ key)
+
+
+for i, j in [(0, 5), (3, 8), (400, 405), (9, 2)]:
+    check("eq-sinusoidal-encoding-rotary", turned(i, j), q @ shift_matrix(j - i, d) @ key)
+check("it is relative", turned(3, 8), turned(400, 405))
+check("and not blind to direction", abs(turned(0, 5) - turned(5, 0)) > 0.1)
+
+# %% [markdown]
+# ## From scratch
+#
+# Now with numbers that fit on a napkin: $d = 4$, so two clocks. The frequencies are $\omega_0 =
+# 10000^0 = 1$ and $\omega_1 = 10000^{-2/4} = 1/100$.
+
+
+# %%
+def encode(n, d):
+    """Sinusoidal encoding in plain Python, one list a position."""
+    rows = []
+    for p in range(n):
+        row = []
+        for i in range(d // 2):
+            angle = p / 10000 ** (2 * i / d)
+            row += [math.sin(angle), math.cos(angle)]
+        rows.append(row)
+    return rows
+
+
+by_hand = encode(4, 4)
+print("p   sin p    cos p   sin p/100  cos p/100")
+for p, row in enumerate(by_hand):
+    print(p, "".join(f"{x:9.4f}" for x in row))
+
+
+def dot(a, b):
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
+c, s = math.cos(1), math.sin(1)  # the turn of the first pair, one step
+sin1, cos1 = by_hand[1][:2]
+print("first pair at 1, turned one step:", round(c * sin1 + s * cos1, 4),
+      round(-s * sin1 + c * cos1, 4))  # fmt: skip
+print("PE(1)·PE(1) =", round(dot(by_hand[1], by_hand[1]), 4))
+print("PE(1)·PE(2) =", round(dot(by_hand[1], by_hand[2]), 4))
+print("PE(2)·PE(3) =", round(dot(by_hand[2], by_hand[3]), 4))
+print("cos 1 + cos 1/100 =", round(math.cos(1) + math.cos(1 / 100), 4))
+
+# %% [markdown]
+# Set a pocket calculator to radians and redo a line. The first pair at position two is $(\sin 2,
+# \cos 2)$. Turning the pair at position one by one step gives the same two numbers: $\cos 1 \sin 1 +
+# \sin 1 \cos 1$, and $-\sin 1 \sin 1 + \cos 1 \cos 1$. The dot product of a row with itself is $d/2 =
+# 2$. Neighbours give the same number wherever they stand, and it is $\cos 1 + \cos \frac{1}{100}$.
+
+# %%
+library = sinusoidal_encoding(4, 4, dtype=double)
+check("by hand = the library", by_hand, library)
+check("neighbours are alike everywhere", dot(by_hand[1], by_hand[2]),
+      dot(by_hand[2], by_hand[3]))  # fmt: skip
+
+# %% [markdown]
+# ## The library function
+#
+# The library's version makes the table in one go, for any first position.
+#
+# ```{lib-source} lib.positions.sinusoidal_encoding
+# ```
+#
+# Three decisions deserve a word.
+#
+# **An odd width is refused.** Its last sine would have no cosine to turn with, and everything
+# above would fail for it.
+
+# %%
+try:
+    sinusoidal_encoding(4, 7)
+except ValueError as error:
+    message = str(error)
+print(message)
+check("an odd width is refused by name", "even" in message and "7" in message)
+
+# %% [markdown]
+# **Angles are computed in float64, and rounded once at the end.** Single precision keeps 24 binary
+# digits. A number near $10^5$ takes 17 of them before the point, so a product $p\,\omega_i$ of that
+# size is known to within about $0.004$ at best; and the sine hands the error of its angle on, almost
+# unchanged. {numref}`fig-sinusoidal-encoding-precision` measures it, for the two ways in which
+# popular code writes the frequencies.
+
+
+# %%
+def division(position, d):
+    """Angles in float32: p / 10000^(2i/d)."""
+    return position / 10000.0 ** (torch.arange(0, d, 2) / d)
+
+
+def exponential(position, d):
+    """Angles in float32: p · exp(−2i ln(10000)/d), as in much code."""
+    step = -math.log(10000.0) / d
+    return position * torch.exp(torch.arange(0, d, 2).float() * step)
+
+
+exponents = [0, 1, 2, 3, 4, 5, 6]
+errors = {name: [] for name in ("exponential", "division", "library")}
+for exponent in exponents:
+    worst = dict.fromkeys(errors, 0.0)
+    for position in range(10**exponent, 10**exponent + 50):
+        exact = sinusoidal_encoding(1, 512, start=position, dtype=double)[0, 0::2]
+        single = torch.tensor(float(position))
+        rounded = sinusoidal_encoding(1, 512, start=position)[0, 0::2]
+        for name, sines in [
+            ("exponential", exponential(single, 512).sin()),
+            ("division", division(single, 512).sin()),
+            ("library", rounded),
+        ]:
+            error = (sines.double() - exact).abs().max().item()
+            worst[name] = max(worst[name], error)
+    for name, error in worst.items():
+        errors[name].append(error)
+for name in errors:
+    glue(f"sinusoidal-precision-{name}", errors[name][5])
+check("the library's float32 is the nearest one, at 10^5 too", errors["library"][5], 0.0,
+      atol=2.0**-24)  # fmt: skip
+check("angles in float32 lose four digits there", errors["division"][5] > 1e-3)
+check("and so do exponentials", errors["exponential"][5] > 1e-3)
+
+# %% tags=["hide-input"]
+fig, ax = plt.subplots(figsize=(4.3, 3.2))
+for name, marker, color in [
+    ("exponential", "o-", "key"), ("division", "s--", "query"), ("library", "^:", "value"),
+]:  # fmt: skip
+    ax.plot([10**e for e in exponents], errors[name], marker, color=COLORS[color], label=name)
+ax.set(xscale="log", yscale="log", xlabel="position", ylabel="largest error of a sine")
+fig.legend(loc="outside upper center", ncols=3)
+show_figure(
+    fig,
+    name="fig-sinusoidal-encoding-precision",
+    caption="The largest error of a float32 table, over fifty positions from "
+    "each power of ten. With angles in float32 it grows with the position; "
+    "with angles in float64, rounded once, it stays at the last digit.",
+    alt="A log-log chart of error over position from 1 to a million. Two "
+    "lines for angles in float32 rise in proportion to the position; the "
+    "library's line is flat at the bottom.",
+)
+
+# %% [markdown]
+# At position $10^5$ an entry from float32 angles is off by up to
+# {glue:text}`sinusoidal-precision-division:.4f` (division) or
+# {glue:text}`sinusoidal-precision-exponential:.4f` (exponential), the library's by
+# {glue:text}`sinusoidal-precision-library:.1e`. For a text of a thousand words none of this matters.
+# It does in half precision: bfloat16 has eight binary digits, and counts no further than 256.
+
+# %%
+counted = torch.arange(1000, dtype=torch.bfloat16).unique().numel()
+rows = sinusoidal_encoding(1000, 64, dtype=torch.bfloat16).unique(dim=0).shape[0]
+print(f"of positions 0 … 999, bfloat16 tells {counted} apart;")
+print(f"computed in float64 and rounded last, the table has {rows} different rows")
+check("bfloat16 positions collide", counted < 500)
+check("bfloat16 rows do not", rows, 1000)
+
+# %% [markdown]
+# **The module adds, and does nothing else.** `SinusoidalEncoding` has no parameters and nothing in
+# its state dict. Moved to another precision it computes its table again. `start` gives the position
+# of the first token, as needed when earlier ones lie in a cache. `LearnedEncoding` has the same
+# contract with a trained table.
+
+# %%
+add = SinusoidalEncoding(64, max_length=10).to(device)
+x = torch.randn(2, 40, 64, generator=torch.Generator().manual_seed(3)).to(device)
+table = sinusoidal_encoding(40, 64, device=device)
+check("the module adds the table, past its buffer too", add(x), x + table, atol=0)
+check("one token at a time is the same",
+      torch.cat([add(x[:, t : t + 1], start=t) for t in range(40)], 1), add(x), atol=0)  # fmt: skip
+check("nothing to train, nothing to save",
+      not list(add.parameters()) and not add.state_dict())  # fmt: skip
