@@ -465,9 +465,10 @@ show_figure(
 # s(i, j) = \sum_{m=0}^{d/2-1} r_m \cos\big((i - j)\,\omega_m - \theta_m\big) .
 # $$ (eq-sinusoidal-encoding-phase)
 #
-# Any sum of $d/2$ waves in the offset, each with its amplitude and its phase: that is the family
-# of purely relative scores that a head can form. Why these are relative can be said without
-# cosines. If $A$ commutes with the shift, $A\,T_1 = T_1 A$, then for every $k$
+# Any sum of $d/2$ waves in the offset, each with its amplitude and its phase: so rich is the family
+# of relative scores. (A head of width $d_k < d$ has an $A$ of rank $d_k$ at most, and so $d_k/2$
+# waves.) Why these are relative can be said without cosines. If $A$ commutes with the shift,
+# $A\,T_1 = T_1 A$, then for every $k$
 #
 # $$
 # s(i + k, j + k) = \operatorname{PE}(i)^\top T_k^\top A\, T_k \operatorname{PE}(j)
