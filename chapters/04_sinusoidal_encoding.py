@@ -133,10 +133,10 @@ show_figure(
 
 # %% [markdown]
 # **Two layouts.** The paper interleaves: sine, cosine, sine, cosine. Much code writes all sines
-# first and all cosines after them. The second table has the columns of the first in another
-# order, $\operatorname{PE}_{\text{cat}} = \operatorname{PE}\,\Pi$ with a permutation matrix $\Pi$.
-# Whatever linear map $W$ stands on top can have its rows permuted in the same way. Since $\Pi\Pi^\top
-# = I$,
+# first and all cosines after them. The second table has the columns of the first in another order,
+# $\operatorname{PE}_{\text{cat}} = \operatorname{PE}\,\Pi$ with a permutation matrix $\Pi$.
+# Whatever linear map $W$ stands on top can have its rows permuted in the same way. Since
+# $\Pi\Pi^\top = I$,
 #
 # $$
 # \operatorname{PE}_{\text{cat}}\,(\Pi^\top W) = \operatorname{PE}\,\Pi\,\Pi^\top W = \operatorname{PE}\, W .
@@ -219,9 +219,9 @@ check("the same W on the other layout is another model", gap > 1)
 # R(\theta) = \begin{pmatrix} \cos\theta & \sin\theta \\ -\sin\theta & \cos\theta \end{pmatrix} .
 # $$ (eq-sinusoidal-encoding-rotation)
 #
-# $R(\theta)$ turns the hand clockwise by $\theta$. All pairs together: write $\operatorname{PE}(p)$
-# for row $p$ as a column, and put the $d/2$ rotations on the diagonal of one matrix. Each pair minds
-# its own block:
+# $R(\theta)$ turns the hand clockwise by $\theta$. All pairs together: write
+# $\operatorname{PE}(p)$ for row $p$ as a column, and put the $d/2$ rotations on the diagonal of
+# one matrix. Each pair minds its own block:
 #
 # $$
 # \operatorname{PE}(p + k) = T_k \operatorname{PE}(p), \qquad
@@ -310,9 +310,10 @@ PositionRotation(name="position-rotation")
 # = \frac{d}{2} .
 # $$ (eq-sinusoidal-encoding-norm)
 #
-# No position is louder than another. For two positions $i$ and $j$, a pair contributes $\sin i\omega
-# \sin j\omega + \cos i\omega \cos j\omega$, and that is the cosine of the difference of the angles,
-# by the second line of {eq}`eq-sinusoidal-encoding-addition` with $k\omega = -j\omega$:
+# No position is louder than another. For two positions $i$ and $j$, a pair contributes $\sin
+# i\omega \sin j\omega + \cos i\omega \cos j\omega$, and that is the cosine of the difference of
+# the angles, by the second line of {eq}`eq-sinusoidal-encoding-addition` with $k\omega =
+# -j\omega$:
 #
 # $$
 # \operatorname{PE}(i) \cdot \operatorname{PE}(j) = \sum_{m=0}^{d/2-1} \cos\big((i - j)\,\omega_m\big)
@@ -362,10 +363,10 @@ check(
 # = \frac{1}{\ln 10000} \int_{k/10000}^{k} \frac{\cos v}{v}\, \mathrm{d}v .
 # $$
 #
-# Up to $v \approx 1$ the integrand is nearly $1/v$, and its integral a logarithm. Beyond, the cosine
-# changes sign again and again, and little is added. In terms of the cosine integral
-# $\operatorname{Ci}(x) = -\int_x^\infty \cos v/v\,\mathrm{d}v$, which is $\gamma + \ln x$ for small
-# $x$ and at most about $1/x$ for large $x$, with Euler's constant $\gamma$,
+# Up to $v \approx 1$ the integrand is nearly $1/v$, and its integral a logarithm. Beyond, the
+# cosine changes sign again and again, and little is added. In terms of the cosine integral
+# $\operatorname{Ci}(x) = -\int_x^\infty \cos v/v\,\mathrm{d}v$, which is $\gamma + \ln x$ for
+# small $x$ and at most about $1/x$ for large $x$, with Euler's constant $\gamma$,
 #
 # $$
 # \frac{2}{d}\, g(k) \;\approx\; 1 - \frac{\gamma + \ln k}{\ln 10000}
@@ -375,8 +376,8 @@ check(
 # The dot product falls with the *logarithm* of the distance: each doubling of $k$ costs the same.
 # What was left out is a ripple of size $1/(k \ln 10000)$ with the period of the fastest pair; and
 # with finitely many pairs, far out, their turns no longer fill the circle evenly and the ripple
-# grows again. So $g$ does not fall steadily. We check the logarithm at $d = 4096$, and look for rises
-# at usual sizes.
+# grows again. So $g$ does not fall steadily. We check the logarithm at $d = 4096$, and look for
+# rises at usual sizes.
 
 # %%
 ks = torch.arange(10, 1001, dtype=double)
@@ -457,9 +458,10 @@ show_figure(
 # $$ (eq-sinusoidal-encoding-look-back)
 #
 # The peak has moved to $j = i - 1$: this head looks one word back, from every position, and it can
-# tell back from forth ({numref}`fig-sinusoidal-encoding-look-back`). More generally, let each $2 \times 2$ block of $A$ be a rotation $r_m
-# R(\theta_m)$ with a size and an angle of its own. $R(\theta)$ turns the hand at $j$ clockwise by
-# $\theta$, and the dot product of two unit vectors is the cosine of the angle between them:
+# tell back from forth ({numref}`fig-sinusoidal-encoding-look-back`). More generally, let each $2
+# \times 2$ block of $A$ be a rotation $r_m R(\theta_m)$ with a size and an angle of its own.
+# $R(\theta)$ turns the hand at $j$ clockwise by $\theta$, and the dot product of two unit vectors
+# is the cosine of the angle between them:
 #
 # $$
 # s(i, j) = \sum_{m=0}^{d/2-1} r_m \cos\big((i - j)\,\omega_m - \theta_m\big) .
@@ -634,17 +636,18 @@ check("all pairs together do not", all_pairs.min() > 1)
 #
 # Keep the sines and drop the cosines. The first line of {eq}`eq-sinusoidal-encoding-addition` then
 # wants a term that is not there, $\sin k\omega \cos p\omega$. How much is lost? Take one frequency
-# and $N$ positions that cover whole turns. Over whole turns the mean of $\sin^2$ is one half and that
-# of $\sin\cos$ is zero. So the best coefficient for predicting $\sin((p+k)\omega)$ from $\sin
+# and $N$ positions that cover whole turns. Over whole turns the mean of $\sin^2$ is one half and
+# that of $\sin\cos$ is zero. So the best coefficient for predicting $\sin((p+k)\omega)$ from $\sin
 # p\omega$ is $\cos k\omega$, and the share of the variance that it explains is
 #
 # $$
 # R^2 = \frac{\cos^2 k\omega \cdot \frac12}{\frac12} = \cos^2 k\omega .
 # $$ (eq-sinusoidal-encoding-sine-only)
 #
-# A shift by a quarter turn is lost altogether. The sine alone says how high the hand is and not
-# whether it rises or falls. With many frequencies the sines can help each other out a little. We
-# regress all of $\operatorname{PE}(p + 7)$ on $\operatorname{PE}(p)$ and read $R^2$.
+# A shift by a quarter turn is lost altogether. The sine alone says how far to the right the hand
+# points, and not whether it points up or down; and that decides which way it goes next. With many
+# frequencies, can the sines help each other out? We predict the sines seven positions later by a
+# linear map, once from all sines and once from all pairs.
 
 
 # %%
@@ -693,8 +696,8 @@ check("the slow ones they do", min(found["sines"][4:]) > 0.95)
 # it. The single number hides where the loss is. Slow pairs hardly move in seven positions, so
 # $\cos^2 k\omega$ is nearly one and the sine predicts itself. Fast pairs are those that tell
 # neighbours apart, and there $R^2$ falls to {glue:text}`sinusoidal-r2-worst:.2f`. (How much in all
-# depends on $k$, on $d$, and on how many positions are looked at: many sines on few positions can fit
-# anything.)
+# depends on $k$, on $d$, and on how many positions are looked at: many sines on few positions can
+# fit anything.)
 #
 # ### Step 6. What adding does to a score
 #
@@ -711,26 +714,27 @@ check("the slow ones they do", min(found["sines"][4:]) > 0.95)
 # $$ (eq-sinusoidal-encoding-four-terms)
 #
 # Adding before the projection gives a head four questions to ask at once. Which of them it hears
-# depends on how loud words and places are. Let the entries of $A$ be random: independent, mean zero,
-# variance $\sigma^2$. Each term $u^\top A\,v = \sum_{ab} u_a A_{ab} v_b$ is then a sum of independent
-# terms of variance $u_a^2 v_b^2 \sigma^2$, so
+# depends on how loud words and places are. Let the entries of $A$ be random: independent, mean
+# zero, variance $\sigma^2$. Each term $u^\top A\,v = \sum_{ab} u_a A_{ab} v_b$ is then a sum of
+# independent terms of variance $u_a^2 v_b^2 \sigma^2$, so
 #
 # $$
 # \operatorname{Var}(u^\top A\, v) = \sigma^2\, \lVert u \rVert^2\, \lVert v \rVert^2 .
 # $$ (eq-sinusoidal-encoding-term)
 #
-# All places have $\lVert a \rVert^2 = d/2$, by {eq}`eq-sinusoidal-encoding-norm`. Let all words have
-# $\lVert c \rVert^2 = s^2$. The four variances are $\sigma^2$ times $s^4$, $s^2 d/2$, $s^2 d/2$ and
-# $d^2/4$. Their sum is $\sigma^2 (s^2 + d/2)^2$, and the share of the first is
+# All places have $\lVert a \rVert^2 = d/2$, by {eq}`eq-sinusoidal-encoding-norm`. Let all words
+# have $\lVert c \rVert^2 = s^2$. The four variances are $\sigma^2$ times $s^4$, $s^2 d/2$, $s^2
+# d/2$ and $d^2/4$. Their sum is $\sigma^2 (s^2 + d/2)^2$, and the share of the first is
 #
 # $$
 # \text{share of word–word} = \left( \frac{s^2}{s^2 + d/2} \right)^{\!2} .
 # $$ (eq-sinusoidal-encoding-share)
 #
 # The rest depends on how the embedding $E$ begins. If its entries have standard deviation
-# $1/\sqrt{d}$, as suits a matrix that is also used for the output, then $\lVert E[t] \rVert = 1$ on
-# average. *Without* the factor $\sqrt{d}$, $s^2 = 1$ and the share is $1/(1 + d/2)^2$: at the start,
-# scores are all about places. *With* it, $s^2 = d$ and the share is $(2/3)^2 = 4/9$, whatever $d$.
+# $1/\sqrt{d}$, as suits a matrix that is also used for the output, then $\lVert E[t] \rVert = 1$
+# on average. *Without* the factor $\sqrt{d}$, $s^2 = 1$ and the share is $1/(1 + d/2)^2$: at the
+# start, scores are all about places. *With* it, $s^2 = d$ and the share is $(2/3)^2 = 4/9$,
+# whatever $d$.
 
 # %%
 d, draws = 16, 40_000
@@ -814,11 +818,11 @@ for name, std, factor in [
 # \langle T_i\, q,\; T_j\, k \rangle = q^\top T_i^\top T_j\, k = q^\top T_{j-i}\, k .
 # $$ (eq-sinusoidal-encoding-rotary)
 #
-# Transpose, inverse, sum of offsets: three facts of step 1. The score of *any* two contents depends
-# on positions through $j - i$ alone; no clever $A$ is needed, and no absolute position is left to be
-# learned by heart. Nor does turning change a length, so no place is louder than a word. This is
-# *rotary position embedding*; {cite:t}`su2021` (§3.2) proposed it, four years after the Transformer.
-# In the sinusoidal encoding places and words are added; here they are multiplied.
+# Transpose, inverse, sum of offsets: three facts of step 1. The score of *any* two contents
+# depends on positions through $j - i$ alone; no clever $A$ is needed, and no absolute position is
+# left to be learned by heart. Nor does turning change a length, so no place is louder than a word.
+# This is *rotary position embedding*; {cite:t}`su2021` (§3.2) proposed it, four years after the
+# Transformer. In the sinusoidal encoding places and words are added; here they are multiplied.
 
 # %%
 q, key = randn(d), randn(d)
@@ -881,9 +885,10 @@ print("cos 1 + cos 1/100 =", round(math.cos(1) + math.cos(1 / 100), 4))
 
 # %% [markdown]
 # Set a pocket calculator to radians and redo a line. The first pair at position two is $(\sin 2,
-# \cos 2)$. Turning the pair at position one by one step gives the same two numbers: $\cos 1 \sin 1 +
-# \sin 1 \cos 1$, and $-\sin 1 \sin 1 + \cos 1 \cos 1$. The dot product of a row with itself is $d/2 =
-# 2$. Neighbours give the same number wherever they stand, and it is $\cos 1 + \cos \frac{1}{100}$.
+# \cos 2)$. Turning the pair at position one by one step gives the same two numbers: $\cos 1 \sin 1
+# + \sin 1 \cos 1$, and $-\sin 1 \sin 1 + \cos 1 \cos 1$. The dot product of a row with itself is
+# $d/2 = 2$. Neighbours give the same number wherever they stand, and it is $\cos 1 + \cos
+# \frac{1}{100}$.
 
 # %%
 library = sinusoidal_encoding(4, 4, dtype=double)
@@ -917,10 +922,10 @@ check("an odd width is refused by name", "even" in message and "7" in message)
 
 # %% [markdown]
 # **Angles are computed in float64, and rounded once at the end.** Single precision keeps 24 binary
-# digits. A number near $10^5$ takes 17 of them before the point, so a product $p\,\omega_i$ of that
-# size is known to within $2^{-8}$ at best; and the sine hands the error of its angle on, in full
-# where it is steepest. {numref}`fig-sinusoidal-encoding-precision` measures it, for the two ways in which
-# popular code writes the frequencies.
+# digits. A number near $10^5$ takes 17 of them before the point, so a product $p\,\omega_i$ of
+# that size is known to within $2^{-8}$ at best; and the sine hands the error of its angle on, in
+# full where it is steepest. {numref}`fig-sinusoidal-encoding-precision` measures it, for the two
+# ways in which popular code writes the frequencies.
 
 
 # %%
@@ -963,7 +968,10 @@ check(
     atol=2.0**-24,
 )
 check("angles in float32 are far off there", errors["division"][5] > 1e-3)
-check("and so do exponentials", errors["exponential"][5] > 1e-3)
+check("and so are exponentials", errors["exponential"][5] > 1e-3)
+for name in ("division", "exponential"):
+    ratio = errors[name][5] / errors[name][2]
+    check(f"{name}: the error grows like the position", 300 < ratio < 3000)
 
 # %% tags=["hide-input"]
 fig, ax = plt.subplots(figsize=(4.3, 3.2))
@@ -1003,8 +1011,9 @@ show_figure(
 # At position $10^5$ an entry from float32 angles is off by up to
 # {glue:text}`sinusoidal-precision-division:.4f` (division) or
 # {glue:text}`sinusoidal-precision-exponential:.4f` (exponential), the library's by
-# {glue:text}`sinusoidal-precision-library:.1e`. For a text of a thousand words none of this matters.
-# It does in half precision: bfloat16 has eight binary digits, and counts in ones no further than $2^8$.
+# {glue:text}`sinusoidal-precision-library:.1e`. For a text of a thousand words none of this
+# matters. It does in half precision: bfloat16 has eight binary digits, and counts in ones no
+# further than $2^8$.
 
 # %%
 counted = torch.arange(1000, dtype=torch.bfloat16).unique().numel()
@@ -1218,9 +1227,9 @@ show_figure(
 # **Within the training length.** Without positions the loss is
 # {glue:text}`sinusoidal-loss-none-within:.2f` nats a character, with sinusoids
 # {glue:text}`sinusoidal-loss-sinusoidal-within:.2f`, with a learned table
-# {glue:text}`sinusoidal-loss-learned-within:.2f`; no standard deviation over the three seeds exceeds
-# {glue:text}`sinusoidal-loss-spread:.3f`. Being told the positions is worth a great deal here, and
-# computed or learned makes little difference.
+# {glue:text}`sinusoidal-loss-learned-within:.2f`; no standard deviation over the three seeds
+# exceeds {glue:text}`sinusoidal-loss-spread:.3f`. Being told the positions is worth a great deal
+# here, and computed or learned makes little difference.
 #
 # **Beyond it.** The sinusoids are *defined* at every position, and that does not help
 # ({numref}`fig-sinusoidal-encoding-extrapolation`). Just past the last trained position the loss
@@ -1247,9 +1256,9 @@ show_figure(
 #
 # ### Is it the length, or the places?
 #
-# Beyond position 31 two things are new at once: places never seen, and more keys than ever. To part
-# them, keep the windows as short as in training and let only the count begin later: `start=32` means
-# that the first character stands at position 32.
+# Beyond position 31 two things are new at once: places never seen, and more keys than ever. To
+# part them, keep the windows as short as in training and let only the count begin later:
+# `start=32` means that the first character stands at position 32.
 
 # %%
 print("windows of 32 characters, counted from:")
@@ -1280,12 +1289,12 @@ except ValueError as error:
     print("a table of 32 rows, asked for 33 positions:", error)
 
 # %% [markdown]
-# The same short windows that give {glue:text}`sinusoidal-restart:.2f` when they are counted from zero
-# give {glue:text}`sinusoidal-shifted:.2f` when they are counted from
+# The same short windows that give {glue:text}`sinusoidal-restart:.2f` when they are counted from
+# zero give {glue:text}`sinusoidal-shifted:.2f` when they are counted from
 # {glue:text}`sinusoidal-train-length:.0f`. So the new places alone do the damage. By step 3 the
-# score *could* be a function of offsets only, and then counting from elsewhere would change nothing.
-# Training did not find such a solution: it was never asked to. It saw the same few dozen vectors
-# again and again, and learned what to do with those.
+# score *could* be a function of offsets only, and then counting from elsewhere would change
+# nothing. Training did not find such a solution: it was never asked to. It saw the same few dozen
+# vectors again and again, and learned what to do with those.
 #
 # The plain remedy is in the first column. If you must read a long text with such a model, cut it
 # into windows of the trained length and count each from zero. Other remedies change the encoding,
@@ -1306,13 +1315,13 @@ except ValueError as error:
 # %% [markdown]
 # ## Broken on purpose
 #
-# Eight mistakes. Each box makes one, shows its symptom as a number, and runs a test that must fail on
-# the broken version and pass on the right one.
+# Eight mistakes. Each box makes one, shows its symptom as a number, and runs a test that must fail
+# on the broken version and pass on the right one.
 #
 # :::{admonition} Broken on purpose D01: one number per position
 # :class: broken
-# A sum of two sines, added to every feature alike. On a line there is little room for many positions:
-# some of them must lie close together.
+# A sum of two sines, added to every feature alike. On a line there is little room for many
+# positions: some of them must lie close together.
 # :::
 
 
@@ -1377,8 +1386,8 @@ catches("D02", order_is_seen, broken=one_number, fixed=vectors)
 
 # %% [markdown]
 # With vectors, the shuffle changes outputs by up to {glue:text}`sinusoidal-d02:.2f`. **Fix:** a
-# vector that is not constant over features; and test the encoding together with the layer that reads
-# it.
+# vector that is not constant over features; and test the encoding together with the layer that
+# reads it.
 #
 # :::{admonition} Broken on purpose D03: a frequency for each column
 # :class: broken
@@ -1445,8 +1454,8 @@ catches("D04", frequencies_fit_the_steps, broken=growing, fixed=frequencies)
 #
 # :::{admonition} Broken on purpose D05: adding in place
 # :class: broken
-# `x += table` saves a line of memory traffic and writes into the caller's tensor. Call twice with the
-# same embeddings, and the second time they have moved.
+# `x += table` saves a line of memory traffic and writes into the caller's tensor. Call twice with
+# the same embeddings, and the second time they have moved.
 # :::
 
 
@@ -1504,8 +1513,8 @@ glue("sinusoidal-d28", word_order_matters(with_positions))
 catches("D28", word_order_matters, broken=encoder, fixed=with_positions)
 
 # %% [markdown]
-# With positions, a word's output changes by up to {glue:text}`sinusoidal-d28:.2f`. **Fix:** add them
-# at the bottom, once.
+# With positions, a word's output changes by up to {glue:text}`sinusoidal-d28:.2f`. **Fix:** add
+# them at the bottom, once.
 #
 # :::{admonition} Broken on purpose D30: no √d
 # :class: broken
@@ -1540,14 +1549,15 @@ glue("sinusoidal-d30", share)
 catches("D30", words_are_heard, broken=1.0, fixed=math.sqrt(512))
 
 # %% [markdown]
-# With the factor the share is {glue:text}`sinusoidal-d30:.2f`. **Fix:** multiply by $\sqrt{d}$ where
-# embeddings begin with standard deviation $1/\sqrt{d}$; or let them begin with one. Not both.
+# With the factor the share is {glue:text}`sinusoidal-d30:.2f`. **Fix:** multiply by $\sqrt{d}$
+# where embeddings begin with standard deviation $1/\sqrt{d}$; or let them begin with one. Not
+# both.
 #
 # :::{admonition} Broken on purpose D33: past the table
 # :class: broken
-# A learned table in a plain `nn.Embedding` ends where it ends. The error names an index and not the
-# reason, and on a GPU it surfaces somewhere else. Taking positions modulo the table's length is worse:
-# there is no error, and far places are read as near ones.
+# A learned table in a plain `nn.Embedding` ends where it ends. The error names an index and not
+# the reason, and on a GPU it surfaces somewhere else. Taking positions modulo the table's length
+# is worse: there is no error, and far places are read as near ones.
 # :::
 
 
@@ -1584,8 +1594,8 @@ catches(
 )
 
 # %% [markdown]
-# **Fix:** refuse by name, as `LearnedEncoding` does, or compute. And remember the measurement: that a
-# vector exists does not mean that the model knows what to do with it.
+# **Fix:** refuse by name, as `LearnedEncoding` does, or compute. And remember the measurement:
+# that a vector exists does not mean that the model knows what to do with it.
 
 # %% [markdown]
 # ## Exercises
@@ -1598,8 +1608,8 @@ catches(
 # ```
 # *Difficulty ●○○ · 10 minutes*
 #
-# Write `encode(n, d)`: the encoding of positions $0 \dots n-1$, a tensor (n, d), interleaved as in the
-# paper. `d` is even.
+# Write `encode(n, d)`: the encoding of positions $0 \dots n-1$, a tensor (n, d), interleaved as in
+# the paper. `d` is even.
 #
 # ```{dropdown} Hint
 # Make the angles first, as an outer product of positions and frequencies, (n, d/2). Two slices,
@@ -1725,8 +1735,8 @@ grade("ex-sinusoidal_encoding-gram", gram)
 # ```
 # *Difficulty ●●○ · 10 minutes*
 #
-# A checkpoint holds a table (…, n, d) with all sines before all cosines. Write `interleave(table)`: the
-# same numbers in the paper's order.
+# A checkpoint holds a table (…, n, d) with all sines before all cosines. Write
+# `interleave(table)`: the same numbers in the paper's order.
 #
 # ```{dropdown} Hint
 # Split the last dimension into (2, d/2). In which order must the two be read instead?
@@ -1812,8 +1822,9 @@ grade("ex-sinusoidal_encoding-rotation", shift_matrix)
 # ```
 # *Difficulty ●●● · 20 minutes*
 #
-# Let $W_Q = I$. Write `key_map(d)`: a matrix $W_K$, (d, d), such that with keys `PE @ W_K` every query
-# but the first has its largest score at the position before it, wherever in the text it stands.
+# Let $W_Q = I$. Write `key_map(d)`: a matrix $W_K$, (d, d), such that with keys `PE @ W_K` every
+# query but the first has its largest score at the position before it, wherever in the text it
+# stands.
 #
 # ```{dropdown} Hint
 # In {eq}`eq-sinusoidal-encoding-look-back` each key pretends to stand one position later. A row
@@ -1836,7 +1847,8 @@ grade("ex-sinusoidal_encoding-look-back", key_map)
 # :class: dropdown
 # ```
 #
-# The block of $T_1$, transposed. The score is then $g(i - j - 1)$, and its peak lies at $j = i - 1$.
+# The block of $T_1$, transposed. The score is then $g(i - j - 1)$, and its peak lies at $j = i -
+# 1$.
 
 
 # %% tags=["solution"]
