@@ -885,10 +885,9 @@ print("cos 1 + cos 1/100 =", round(math.cos(1) + math.cos(1 / 100), 4))
 
 # %% [markdown]
 # Set a pocket calculator to radians and redo a line. The first pair at position two is $(\sin 2,
-# \cos 2)$. Turning the pair at position one by one step gives the same two numbers: $\cos 1 \sin 1
-# + \sin 1 \cos 1$, and $-\sin 1 \sin 1 + \cos 1 \cos 1$. The dot product of a row with itself is
-# $d/2 = 2$. Neighbours give the same number wherever they stand, and it is $\cos 1 + \cos
-# \frac{1}{100}$.
+# \cos 2)$. Turning the pair at position one by one step gives the same two numbers,
+# $2 \sin 1 \cos 1$ and $\cos^2 1 - \sin^2 1$. The dot product of a row with itself is $d/2$, so
+# two. Neighbours give the same number wherever they stand: $\cos 1 + \cos \frac{1}{100}$.
 
 # %%
 library = sinusoidal_encoding(4, 4, dtype=double)
@@ -1240,7 +1239,7 @@ show_figure(
 #
 # :::{admonition} The paper says
 # :class: paper
-# “We also experimented with using learned positional embeddings instead, and found that the two
+# “We also experimented with using learned positional embeddings […] instead, and found that the two
 # versions produced nearly identical results”. In Table 3, row E, that is 25.7 BLEU against 25.8 of
 # the base model. “We chose the sinusoidal version because it may allow the model to extrapolate to
 # sequence lengths longer than the ones encountered during training.” {cite:t}`vaswani2017` (§3.5)
@@ -1279,7 +1278,7 @@ for name in arms:
 glue("sinusoidal-restart", shifted["sinusoidal", 0].mean())
 glue("sinusoidal-shifted", shifted["sinusoidal", length].mean())
 check(
-    "new places alone do the damage",
+    "new places alone are enough",
     shifted["sinusoidal", length].min() > shifted["sinusoidal", 0].max() + 0.4,
 )
 
@@ -1291,7 +1290,7 @@ except ValueError as error:
 # %% [markdown]
 # The same short windows that give {glue:text}`sinusoidal-restart:.2f` when they are counted from
 # zero give {glue:text}`sinusoidal-shifted:.2f` when they are counted from
-# {glue:text}`sinusoidal-train-length:.0f`. So the new places alone do the damage. By step 3 the
+# {glue:text}`sinusoidal-train-length:.0f`. So new places alone are enough to do the damage. By step 3 the
 # score *could* be a function of offsets only, and then counting from elsewhere would change
 # nothing. Training did not find such a solution: it was never asked to. It saw the same few dozen
 # vectors again and again, and learned what to do with those.
@@ -1885,7 +1884,7 @@ grade("ex-sinusoidal_encoding-look-back", key_map)
 #   the word–word term audible where embeddings begin small {eq}`eq-sinusoidal-encoding-share`.
 # - Turning queries and keys, in place of adding, makes every score relative
 #   {eq}`eq-sinusoidal-encoding-rotary`. That is rotary encoding, of 2021.
-# - On real text positions are worth much, and computed ones hardly more or less than learned ones.
+# - On real text positions are worth much, and it matters little whether they are computed or learned.
 #   Beyond the trained length both are worse than none: *defined* is not *learned*.
 #
 # ## Sources
