@@ -88,7 +88,7 @@ def _fitted(d):
 
 WRONG = {
     "ex-sinusoidal_encoding-table": {
-        "concatenated": (_encode(concatenated=True), "position 0 is sin 0, cos 0"),
+        "concatenated": (_encode(concatenated=True), "all sines, then all cosines"),
         "counted from one": (_encode(first=1), "row 0: got 0.841"),
         "sines only": (_sines, "got 0 at index (1,), want 1"),
         "a frequency for each column": (_by_column, "sin 3 and cos 3 in row 3"),
