@@ -731,8 +731,8 @@ check("the slow ones they do", min(found["sines"][4:]) > 0.95)
 # $$ (eq-sinusoidal-encoding-share)
 #
 # The rest depends on how the embedding $E$ begins. If its entries have standard deviation
-# $1/\sqrt{d}$, as suits a matrix that is also used for the output, then $\lVert E[t] \rVert = 1$
-# on average. *Without* the factor $\sqrt{d}$, $s^2 = 1$ and the share is $1/(1 + d/2)^2$: at the
+# $1/\sqrt{d}$, as suits a matrix that is also used for the output, then $\lVert E[t] \rVert$ is
+# about one. *Without* the factor $\sqrt{d}$, $s^2 = 1$ and the share is $1/(1 + d/2)^2$: at the
 # start, scores are all about places. *With* it, $s^2 = d$ and the share is $(2/3)^2 = 4/9$,
 # whatever $d$.
 
