@@ -622,7 +622,7 @@ n, beta = 8, 4.0
 eye = torch.eye(n, dtype=double)
 W = math.sqrt(beta * math.sqrt(n)) * eye
 exact = (eye * beta).softmax(-1)
-one_head, weights = scaled_dot_product_attention(
+_, weights = scaled_dot_product_attention(
     eye @ W, eye @ W, eye, return_weights=True
 )
 check("one head of width n has the pattern", weights, exact)
@@ -798,7 +798,10 @@ W_O = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0]]
 def times(a, b):
     """The product of two matrices, as lists of rows."""
     return [
-        [sum(u * v for u, v in zip(row, column, strict=True)) for column in zip(*b)]
+        [
+            sum(u * v for u, v in zip(row, column, strict=True))
+            for column in zip(*b, strict=True)
+        ]
         for row in a
     ]
 
@@ -830,7 +833,8 @@ for i in range(2):
     print(f"head {i}: “sleeps” looks at", end=" ")
     print(
         ", ".join(
-            f"{token} {w:.3f}" for token, w in zip(tokens, weights[2], strict=True)
+            f"{token} {w:.3f}"
+            for token, w in zip(tokens, weights[2], strict=True)
         )
     )
     print("        its term of the sum:", [round(y, 3) for y in term[2]])
@@ -843,7 +847,7 @@ print("output of “sleeps”:         ", [round(y, 3) for y in total[2]])
 # %% [markdown]
 # Redo the row of “sleeps” in head 0. Its query is $(2, 0)$. The key of “cat” is $(2, 0)$, the other
 # two keys are zero. The scores are $0$, $4/\sqrt2$ and $0$; note the root of *two*, the head's
-# width. With $e^{2.83} \approx 17$, “cat” gets $17$ of $19$ parts. Head 1 finds “black” in the same
+# width. With $e^{4/\sqrt2} \approx 17$, “cat” gets $17$ of $19$ parts. Head 1 finds “black” in the same
 # way. The two strengths arrive in features of their own, and the marks add up. “black” and “cat”
 # have the query zero in both heads; they look everywhere evenly.
 #
@@ -869,7 +873,7 @@ check("by hand = the library: weights", hand_weights, weights[0])
 check("by hand = torch", by_hand, theirs(x, x, x)[0][0])
 
 # %% tags=["hide-input"]
-fig, axes = plt.subplots(1, 2, figsize=(4.8, 2.7))
+fig, axes = plt.subplots(1, 2, figsize=(4.8, 3.3))
 for i, ax in enumerate(axes):
     heatmap(
         ax,
@@ -1030,7 +1034,6 @@ gain = {
     (few, many): np.mean(results[few]) - np.mean(results[many])
     for few, many in [(1, 8), (8, 16)]
 }
-glue("multi-head-gain-1-8", gain[1, 8])
 glue("multi-head-gain-8-16", gain[8, 16])
 check("two heads beat one, seed by seed", max(results[2]) < min(results[1]))
 check("four beat two", max(results[4]) < min(results[2]))
@@ -1072,7 +1075,8 @@ for name, arm in [("one", one_block), ("two", two_blocks)]:
     means = {k: np.mean(arm[k]) for k in head_counts}
     for k in (1, 2, 4, 16):
         glue(f"multi-head-{name}-block-{k}", means[k])
-    glue(f"multi-head-{name}-block-range", max(means.values()) - min(means.values()))
+    spread = max(means.values()) - min(means.values())
+    glue(f"multi-head-{name}-block-range", spread)
 check("one block: four heads beat one", max(one_block[4]) < min(one_block[1]))
 for rate in (5e-3, 2.5e-3):
     arm = deep[2, rate]
@@ -1085,6 +1089,7 @@ check(
     max(two_blocks[2]) < min(two_blocks[1]),
 )
 slow = {k: np.mean(found) for k, found in deep[2, 2.5e-3].items()}
+check("the slow ones overlap", max(deep[2, 2.5e-3][2]) > min(deep[2, 2.5e-3][1]))
 glue("multi-head-slow-1", slow[1])
 glue("multi-head-slow-2", slow[2])
 glue("multi-head-slow-16", slow[16])
@@ -1143,7 +1148,8 @@ show_figure(
 # ({glue:text}`multi-head-two-block-2:.3f`), and sixteen heads of width four are worse again
 # ({glue:text}`multi-head-two-block-16:.3f`). At half the learning rate the three read
 # {glue:text}`multi-head-slow-1:.3f`, {glue:text}`multi-head-slow-2:.3f` and
-# {glue:text}`multi-head-slow-16:.3f`.
+# {glue:text}`multi-head-slow-16:.3f`: the seeds of the first two overlap there, and sixteen heads
+# are clearly behind.
 #
 # :::{admonition} The paper says
 # :class: paper
@@ -1206,7 +1212,8 @@ for seed in seeds:
         f"{' '.join(f'{x:.3f}' for x in sorted(lost[-1]))}"
     )
     print(
-        f"        with one only   {' '.join(f'{x:.3f}' for x in sorted(alone[-1]))}"
+        "        with one only   "
+        f"{' '.join(f'{x:.3f}' for x in sorted(alone[-1]))}"
         f"   with none {bare[-1]:.3f}"
     )
 lost, alone, bare = np.array(lost), np.array(alone), np.array(bare)
@@ -1359,3 +1366,510 @@ AttentionRows(list(sentence), {"causal": shown}, name="multi-head-rows")
 # %% [markdown]
 # In this sentence, from its ninth character on, the eight heads have
 # {glue:text}`multi-head-different-tops:.1f` different favourite keys on average.
+
+# %% [markdown]
+# ## Broken on purpose
+#
+# Six mistakes from code and tutorials in circulation. Each box makes the mistake and shows its
+# symptom as a number; then a test runs on both versions.
+#
+# :::{admonition} Broken on purpose D07: projecting twice
+# :class: broken
+# “First a linear layer for Q, then the head's own linear layer for Q.” Two matrices in a row with
+# nothing between them are one matrix. The second one costs parameters, memory and time, and adds no
+# function.
+# :::
+
+
+# %%
+def two_layers(d):
+    return nn.Sequential(nn.Linear(d, d, bias=False), nn.Linear(d, d, bias=False))
+
+
+def one_layer(d):
+    return nn.Sequential(nn.Linear(d, d, bias=False))
+
+
+def no_parameter_is_idle(make):
+    torch.manual_seed(0)
+    d = 64
+    projection = make(d)
+    merged = projection(torch.eye(d))  # the one matrix that does the same
+    x = torch.randn(100, d)
+    same = (projection(x) - x @ merged).abs().max().item()
+    count = sum(p.numel() for p in projection.parameters())
+    assert count <= merged.numel(), (
+        f"{count} parameters compute what one matrix of {merged.numel()} "
+        f"computes, up to {same:.0e}"
+    )
+
+
+catches("D07", no_parameter_is_idle, broken=two_layers, fixed=one_layer)
+
+# %% [markdown]
+# **Fix:** one projection for each of query, key and value. Whoever loads a checkpoint with two can
+# multiply them out once.
+#
+# :::{admonition} Broken on purpose D09b: the model's width under the root
+# :class: broken
+# The formula divides by $\sqrt{d_k}$, and code that has `d_model` at hand divides by that. By
+# {eq}`eq-multi-head-scale` the scores are then $\sqrt h$ times too small, and the heads start out
+# nearly blind: they average.
+# :::
+
+
+# %%
+def scores_divided_by(width_of):
+    def scores(q, k, num_heads):
+        q, k = split_heads(q, num_heads), split_heads(k, num_heads)
+        return q @ k.mT / math.sqrt(width_of(q.shape[-1], num_heads))
+
+    return scores
+
+
+def scores_have_unit_spread(scores):
+    g = torch.Generator().manual_seed(0)
+    q, k = (torch.randn(1, 256, 512, generator=g) for _ in range(2))
+    spread = scores(q, k, 8).std().item()
+    assert 0.9 < spread < 1.1, (
+        f"the scores of 8 heads have a standard deviation of {spread:.3f}, "
+        "want about 1"
+    )
+
+
+catches(
+    "D09b",
+    scores_have_unit_spread,
+    broken=scores_divided_by(lambda d_head, h: d_head * h),
+    fixed=scores_divided_by(lambda d_head, h: d_head),
+)
+
+# %% [markdown]
+# **Fix:** take the width from the tensor that is multiplied, `query.shape[-1]` after the split.
+#
+# :::{admonition} Broken on purpose D11: a view for a transpose
+# :class: broken
+# The heads lie in memory as (head, token, feature). Asking for the shape (token, all features) with
+# `reshape` alone gives exactly that shape, and no error: but the numbers of one token now come from
+# several tokens of one head. Step 1 has the addresses.
+# :::
+
+
+# %%
+def reshaped(heads):
+    B, h, n, d_h = heads.shape
+    return heads.reshape(B, n, h * d_h)
+
+
+def every_number_is_in_its_place(merge):
+    torch.manual_seed(0)
+    x = torch.randn(2, 16, 64)
+    wrong = (merge(split_heads(x, 8)) != x).double().mean().item()
+    assert wrong == 0, f"{wrong:.0%} of the numbers are in the wrong place"
+
+
+catches("D11", every_number_is_in_its_place, broken=reshaped, fixed=merge_heads)
+
+# %% [markdown]
+# :::{admonition} Broken on purpose D11b: and so the future leaks
+# :class: broken
+# The same line undoes a causal mask. Inside each head the mask is kept; then the merge puts later
+# tokens of the first head into the rows of earlier tokens.
+# :::
+
+
+# %%
+def the_future_stays_hidden(merge):
+    torch.manual_seed(0)
+    x = torch.randn(2, 16, 64)
+    moved = x.clone()
+    moved[0, -1] += 1
+
+    def run(x):
+        heads = split_heads(x, 8)
+        return merge(
+            scaled_dot_product_attention(heads, heads, heads, causal_mask(16))
+        )
+
+    change = (run(moved) - run(x)).abs().amax(-1)  # (B, n)
+    leak, other = change[0, :-1].max().item(), change[1].max().item()
+    assert leak == 0, (
+        f"moving the last token moves an earlier output by {leak:.2f}"
+    )
+    assert other == 0, f"it moves the other sample by {other:.2f}"
+    assert change[0, -1] > 0.01, (
+        "the last output does not move: nothing is connected"
+    )
+
+
+catches("D11b", the_future_stays_hidden, broken=reshaped, fixed=merge_heads)
+
+# %% [markdown]
+# **Fix:** swap head and token back first: `x.transpose(1, 2).flatten(-2)`. A test on shapes passes
+# both; compare values.
+#
+# :::{admonition} Broken on purpose D12: no output projection
+# :class: broken
+# “The outputs of the heads are concatenated”, and there the code ends. Without $W^O$ head $i$ can
+# write into its own $d_h$ features and nowhere else, and no two heads can ever add to the same one.
+# :::
+
+
+# %%
+class WithoutOutput(MultiHeadAttention):
+    def reset_parameters(self):
+        super().reset_parameters()
+        self.output_projection = nn.Identity()
+
+
+def a_head_reaches_every_feature(kind):
+    torch.manual_seed(0)
+    attend, x = kind(12, 3, bias=False), torch.randn(1, 5, 12)
+    with torch.no_grad():
+        before = attend(x)
+        attend.value_projection.weight[:4] += 1  # head 0's values alone
+        moved = ((attend(x) - before).abs().amax((0, 1)) > 1e-6).sum().item()
+    assert moved == 12, f"head 0 reaches {moved} of 12 features"
+
+
+catches(
+    "D12",
+    a_head_reaches_every_feature,
+    broken=WithoutOutput,
+    fixed=MultiHeadAttention,
+)
+
+# %% [markdown]
+# **Fix:** the $d \times d$ matrix $W^O$. It is what makes the concatenation a sum
+# {eq}`eq-multi-head-sum`.
+#
+# :::{admonition} Broken on purpose D13: a ReLU on queries and keys, and weights summed
+# :class: broken
+# Two inventions of one popular article. With $\operatorname{ReLU}$ on queries and keys no score can
+# be negative, so no query can push a key away. And adding up the *weights* of the heads gives rows
+# that sum to $h$, and one pattern for all: the point of several heads is lost.
+# :::
+
+
+# %%
+def rectified_and_summed(q, k):
+    scores = q.relu() @ k.relu().mT / math.sqrt(q.shape[-1])
+    return scores, scores.softmax(-1).sum(-3, keepdim=True)  # over heads
+
+
+def plain_heads(q, k):
+    scores = q @ k.mT / math.sqrt(q.shape[-1])
+    return scores, scores.softmax(-1)
+
+
+def scores_have_both_signs(heads):
+    g = torch.Generator().manual_seed(0)
+    q, k = (torch.randn(1, 8, 16, 8, generator=g) for _ in range(2))
+    lowest = heads(q, k)[0].min().item()
+    assert lowest < 0, f"the smallest of all scores is {lowest:.2f}, want below 0"
+
+
+def weights_sum_to_one(heads):
+    g = torch.Generator().manual_seed(0)
+    q, k = (torch.randn(1, 8, 16, 8, generator=g) for _ in range(2))
+    sums = heads(q, k)[1].sum(-1)
+    high = sums.max().item()
+    assert abs(high - 1) < 1e-5, f"a row of weights sums to {high:.2f}, want 1"
+
+
+for label, test in [
+    ("D13, ReLU", scores_have_both_signs),
+    ("D13, summed", weights_sum_to_one),
+]:
+    catches(label, test, broken=rectified_and_summed, fixed=plain_heads)
+
+# %% [markdown]
+# **Fix:** linear projections, as in the paper (§3.2.2 of {cite:t}`vaswani2017`), and the *outputs*
+# of the heads side by side.
+
+# %% [markdown]
+# ## Exercises
+#
+# Replace the line that raises `NotImplementedError`, run the cell, and read the verdict: it names
+# the property that fails. The checkers try your function on inputs that you don't see.
+#
+# ```{exercise-start} Split
+# :label: ex-multi_head-split
+# ```
+# *Difficulty ●○○ · 5 minutes*
+#
+# Write `split(x, num_heads)`: from (B, n, d_model) to (B, h, n, d_head), without copying a number.
+#
+# ```{dropdown} Hint
+# Cut the last dimension in two first, then swap two dimensions. {eq}`eq-multi-head-address` says
+# what the strides must be.
+# ```
+
+
+# %% tags=["exercise-stub"]
+def split(x, num_heads):
+    raise NotImplementedError
+
+
+grade("ex-multi_head-split", split)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-multi_head-split
+# :class: dropdown
+# ```
+
+
+# %% tags=["solution"]
+def split(x, num_heads):
+    B, n, d = x.shape
+    return x.view(B, n, num_heads, d // num_heads).transpose(1, 2)
+
+
+grade("ex-multi_head-split", split)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
+# ```{exercise-start} Merge
+# :label: ex-multi_head-merge
+# ```
+# *Difficulty ●○○ · 5 minutes*
+#
+# Write `merge(heads)`: from (B, h, n, d_head) back to (B, n, d_model).
+#
+# ```{dropdown} Hint
+# Do the steps of the split in reverse order. Here a copy is unavoidable: why does `view` refuse?
+# ```
+
+
+# %% tags=["exercise-stub"]
+def merge(heads):
+    raise NotImplementedError
+
+
+grade("ex-multi_head-merge", merge)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-multi_head-merge
+# :class: dropdown
+# ```
+
+
+# %% tags=["solution"]
+def merge(heads):
+    B, h, n, d_h = heads.shape
+    return heads.transpose(1, 2).reshape(B, n, h * d_h)
+
+
+grade("ex-multi_head-merge", merge)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
+# ```{exercise-start} One head's term
+# :label: ex-multi_head-term
+# ```
+# *Difficulty ●○○ · 5 minutes*
+#
+# Write `term(heads, W_O, i)`: from the heads' outputs (h, n, d_head) and the paper's matrix $W^O$,
+# (d, d), what head `i` adds to the output, (n, d).
+#
+# ```{dropdown} Hint
+# {eq}`eq-multi-head-sum`. Which rows of $W^O$ does column $c$ of the concatenation meet?
+# ```
+
+
+# %% tags=["exercise-stub"]
+def term(heads, W_O, i):
+    raise NotImplementedError
+
+
+grade("ex-multi_head-term", term)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-multi_head-term
+# :class: dropdown
+# ```
+
+
+# %% tags=["solution"]
+def term(heads, W_O, i):
+    d_h = heads.shape[-1]
+    return heads[i] @ W_O[i * d_h : (i + 1) * d_h]
+
+
+grade("ex-multi_head-term", term)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
+# ```{exercise-start} Turn a head without anyone noticing
+# :label: ex-multi_head-gauge
+# ```
+# *Difficulty ●●○ · 10 minutes*
+#
+# Write `gauge(W_Q, W_K, G)` for one head, with $W^Q$ and $W^K$ of shape (d, d_head) and an
+# invertible $G$: return $W^Q G$, and the keys' matrix that goes with it so that no score changes.
+#
+# ```{dropdown} Hint
+# {eq}`eq-multi-head-gauge-qk`. The inverse and the transpose may be taken in either order.
+# ```
+
+
+# %% tags=["exercise-stub"]
+def gauge(W_Q, W_K, G):
+    raise NotImplementedError
+
+
+grade("ex-multi_head-gauge", gauge)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-multi_head-gauge
+# :class: dropdown
+# ```
+
+
+# %% tags=["solution"]
+def gauge(W_Q, W_K, G):
+    return W_Q @ G, W_K @ torch.linalg.inv(G).T
+
+
+grade("ex-multi_head-gauge", gauge)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
+# ```{exercise-start} How wide was that head?
+# :label: ex-multi_head-width
+# ```
+# *Difficulty ●●○ · 15 minutes*
+#
+# You are given the weights of one head, a matrix $P$ of shape (n, n) with positive entries, and nothing
+# else. Write `width(P)`: the rank that its scores have at least, so the least width of a head
+# that could have made it.
+#
+# ```{dropdown} Hint
+# {eq}`eq-multi-head-log-rank`: the softmax hides one number for each row. Choose a tolerance for
+# the rank, such as $10^{-9}$, for the logarithm is rounded.
+# ```
+
+
+# %% tags=["exercise-stub"]
+def width(P):
+    raise NotImplementedError
+
+
+grade("ex-multi_head-width", width)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-multi_head-width
+# :class: dropdown
+# ```
+
+
+# %% tags=["solution"]
+def width(P):
+    scores = P.log()
+    centred = scores - scores.mean(-1, keepdim=True)
+    return torch.linalg.matrix_rank(centred, atol=1e-9).item()
+
+
+grade("ex-multi_head-width", width)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
+# ```{exercise-start} Prune a head, exactly
+# :label: ex-multi_head-prune
+# ```
+# *Difficulty ●●○ · 15 minutes*
+#
+# Zeroing a head saves nothing. Write `prune(W_Q, W_K, W_V, W_O, num_heads, removed)` for the paper's
+# matrices, (d, d) each: return four *smaller* matrices with which the remaining heads compute exactly
+# what they computed before. Don't change the old ones.
+#
+# ```{dropdown} Hint
+# Which columns of the first three belong to the head, and which rows of the last? Slicing leaves
+# $d_h$ as it is, and so the scale.
+# ```
+
+
+# %% tags=["exercise-stub"]
+def prune(W_Q, W_K, W_V, W_O, num_heads, removed):
+    raise NotImplementedError
+
+
+grade("ex-multi_head-prune", prune)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-multi_head-prune
+# :class: dropdown
+# ```
+
+
+# %% tags=["solution"]
+def prune(W_Q, W_K, W_V, W_O, num_heads, removed):
+    d_h = W_Q.shape[1] // num_heads
+    kept = torch.arange(W_Q.shape[1]) // d_h != removed
+    return W_Q[:, kept], W_K[:, kept], W_V[:, kept], W_O[kept]
+
+
+grade("ex-multi_head-prune", prune)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+
+# %% [markdown]
+# ## Summary
+#
+# - Multi-head attention is a *sum*: each head adds $A_i X W_i^V W_i^O$ {eq}`eq-multi-head-low-rank`.
+#   To remove a head is to remove a term, exactly {eq}`eq-multi-head-ablation`; for the loss that
+#   is no longer so.
+# - Splitting is a cut and a swap, and moves nothing in memory {eq}`eq-multi-head-address`. A
+#   `reshape` in its place has the right shape and wrong numbers, and leaks the future.
+# - A head's scores and its value map have a rank of at most $d_h$; its weights may have any. What is
+#   bounded is the rank of their centred logarithm {eq}`eq-multi-head-log-rank`.
+# - Parameters and operations do not depend on the number of heads {eq}`eq-multi-head-parameters`.
+#   Degrees of freedom do {eq}`eq-multi-head-freedom`, and so do the functions: one head cannot bring home
+#   two places {eq}`eq-multi-head-half`, narrow heads cannot look up a wide key.
+# - The scale is $\sqrt{d_h}$, the head's width {eq}`eq-multi-head-scale`.
+# - On real text heads help one layer of attention much and a model of two blocks hardly, where heads
+#   of width four do harm. In our one-layer model no head is idle; in large models most
+#   are redundant.
+# - Heads do look at different places, row by row, and averages hide it.
+#
+# ## Sources
+#
+# - {cite:t}`vaswani2017`, §3.2.2: the formula, and why one head is not enough; §3.2.3:
+#   cross-attention; §6.2 and Table 3, rows (A) and (B): the numbers of heads and the size of keys.
+# - {cite:t}`elhage2021`, section “Attention Heads are Independent and Additive”: the sum over heads,
+#   QK and OV circuits.
+# - {cite:t}`bhojanapalli2020`, abstract: the low-rank bottleneck. {cite:t}`amsel2024`, abstract and §4:
+#   nearest neighbours need rank.
+# - {cite:t}`michel2019`, §3.2: heads removed one at a time. {cite:t}`voita2019`, abstract: which heads
+#   are pruned last. {cite:t}`cordonnier2020`, abstract: redundant projections. Of these and the next two we read no more than is cited.
+# - {cite:t}`devlin2019`, §3, and {cite:t}`brown2020`, Table 2.1: numbers of heads.

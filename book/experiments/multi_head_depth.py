@@ -86,7 +86,9 @@ def run(
     }
 
 
-def main(path: Path = RESULTS, setting: dict = SETTING, arms=ARMS, heads=HEADS, seeds=SEEDS) -> None:
+def main(
+    path: Path = RESULTS, setting: dict = SETTING, arms=ARMS, heads=HEADS, seeds=SEEDS
+) -> None:
     """Make every run that the file at `path` does not hold yet; it is whole after each of them."""
     torch.set_num_threads(1)
     head = {
