@@ -314,10 +314,10 @@ check("behind a ReLU it is no longer one summand", bent > 0.1)
 # $$ (eq-multi-head-value-rank)
 #
 # A head reads at most $d_h$ directions of a token and writes at most $d_h$. Do the *weights* have
-# low rank too? No: the softmax is not linear, and $A_i$ can have rank $n$. What survives is
-# this. Take logarithms. $\log A_i$ is $S_i$ minus one number for each row. Subtract from each row its
-# mean, that is, multiply from the right by $C = I - \tfrac1n \mathbf{1}\mathbf{1}^\top$. What is constant
-# along a row is gone, and
+# low rank too? No: the softmax is not linear, and $A_i$ can have rank $n$. What survives is this.
+# Take logarithms. $\log A_i$ is $S_i$ minus one number for each row. Subtract from each row its
+# mean, that is, multiply from the right by $C = I - \tfrac1n \mathbf{1}\mathbf{1}^\top$. What is
+# constant along a row is gone, and
 #
 # $$
 # (\log A_i)\, C = S_i\, C \qquad\Longrightarrow\qquad \operatorname{rank}\big((\log A_i)\, C\big) \le d_h .
@@ -448,7 +448,7 @@ check("eq-multi-head-freedom", counted, formula)
 #
 # :::{admonition} Our remark
 # :class: remark
-# “Equal parameters” is thus not “equal capacity”, even before any training.
+# “Equal parameters” is thus not “equal freedom”, even before any training.
 # {eq}`eq-multi-head-freedom` counts how many ways the matrices of a layer can differ. It does not
 # say that more ways are better.
 # :::
@@ -546,10 +546,10 @@ check(
 # $$ (eq-multi-head-two-places)
 #
 # If an error is allowed, how good can a head with fixed weights be in the mean? Let $a$ and $b$ be
-# independent, with mean zero and variance one in each component. Guess $a$ from $z$ linearly. The best factor is
-# $\operatorname{Cov}(a, z)/\operatorname{Var}(z) = p/(p^2 + (1-p)^2)$, and it explains the share
-# $p^2/(p^2 + (1-p)^2)$ of $a$'s variance. For $b$ it is $(1-p)^2/(p^2 + (1-p)^2)$. Add them and divide by the two
-# vectors that were wanted:
+# independent, with mean zero and variance one in each component. Guess $a$ from $z$ linearly. The
+# best factor is $\operatorname{Cov}(a, z)/\operatorname{Var}(z) = p/(p^2 + (1-p)^2)$, and it
+# explains the share $p^2/(p^2 + (1-p)^2)$ of $a$'s variance. For $b$ it is $(1-p)^2/(p^2 +
+# (1-p)^2)$. Add them and divide by the two vectors that were wanted:
 #
 # $$
 # \text{explained share} = \frac12 \cdot \frac{p^2 + (1-p)^2}{p^2 + (1-p)^2} = \frac12
@@ -604,8 +604,8 @@ check("contents that live apart survive an average", 2 * apart, wanted)
 #
 # Now the other way round. Let $n$ tokens be $n$ different unit vectors, $X = I$, and let each token
 # find *itself*, with a weight that is $e^\beta$ times that of any other token: $A_{ij} \propto
-# e^{\beta \delta_{ij}}$. One head of width $n$ does this with $W^Q = W^K = \sqrt{\beta \sqrt{n}}\, I$.
-# For a narrow head, take the centred logarithm {eq}`eq-multi-head-log-rank`:
+# e^{\beta \delta_{ij}}$. One head of width $n$ does this with $W^Q = W^K = \sqrt{\beta \sqrt{n}}\,
+# I$. For a narrow head, take the centred logarithm {eq}`eq-multi-head-log-rank`:
 #
 # $$
 # (\log A)\, C = \beta\, C, \qquad \operatorname{rank}(\beta\, C) = n - 1 .
@@ -847,9 +847,9 @@ print("output of “sleeps”:         ", [round(y, 3) for y in total[2]])
 # %% [markdown]
 # Redo the row of “sleeps” in head 0. Its query is $(2, 0)$. The key of “cat” is $(2, 0)$, the other
 # two keys are zero. The scores are $0$, $4/\sqrt2$ and $0$; note the root of *two*, the head's
-# width. With $e^{4/\sqrt2} \approx 17$, “cat” gets $17$ of $19$ parts. Head 1 finds “black” in the same
-# way. The two strengths arrive in features of their own, and the marks add up. “black” and “cat”
-# have the query zero in both heads; they look everywhere evenly.
+# width. With $e^{4/\sqrt2} \approx 17$, “cat” gets $17$ of $19$ parts. Head 1 finds “black” in the
+# same way. The two strengths arrive in features of their own, and the marks add up. “black” and
+# “cat” have the query zero in both heads; they look everywhere evenly.
 #
 # The library gets the same matrices, transposed, as `nn.Linear` keeps them. So does PyTorch.
 
@@ -1038,6 +1038,7 @@ glue("multi-head-gain-8-16", gain[8, 16])
 check("two heads beat one, seed by seed", max(results[2]) < min(results[1]))
 check("four beat two", max(results[4]) < min(results[2]))
 check("most of the gain is had by eight", gain[8, 16] < gain[1, 8] / 3)
+check("eight and sixteen overlap", max(results[16]) > min(results[8]))
 
 # %% [markdown]
 # In this model heads pay: from {glue:text}`multi-head-loss-1:.3f` nats with one to
@@ -1078,6 +1079,10 @@ for name, arm in [("one", one_block), ("two", two_blocks)]:
     spread = max(means.values()) - min(means.values())
     glue(f"multi-head-{name}-block-range", spread)
 check("one block: four heads beat one", max(one_block[4]) < min(one_block[1]))
+check(
+    "a block gains less from heads than bare attention does",
+    np.mean(one_block[1]) - np.mean(one_block[8]) < gain[1, 8] / 2,
+)
 for rate in (5e-3, 2.5e-3):
     arm = deep[2, rate]
     check(
@@ -1133,7 +1138,7 @@ show_figure(
     name="fig-multi-head-how-many",
     caption="How many heads, at equal parameters. Dots are seeds, lines their "
     "means. Top: measured on this page. Middle: recorded. Bottom: rows (A) of "
-    "the paper's Table 3, one run each, where higher is better.",
+    "the paper's Table 3, one number each, where higher is better.",
     alt="Three charts over the number of heads. The loss of one attention layer "
     "falls and flattens. One block falls less; two blocks fall from one head "
     "to two and rise again to sixteen. The paper's BLEU rises, then falls.",
@@ -1142,8 +1147,8 @@ show_figure(
 # %% [markdown]
 # A block adds a feed-forward layer, a residual path and norms. One such block still gains from
 # heads: {glue:text}`multi-head-one-block-1:.3f` nats with one head,
-# {glue:text}`multi-head-one-block-4:.3f` with four. With *two* blocks the whole range between best and worst is only
-# {glue:text}`multi-head-two-block-range:.3f` nats. One head
+# {glue:text}`multi-head-one-block-4:.3f` with four. With *two* blocks the whole range between best
+# and worst is only {glue:text}`multi-head-two-block-range:.3f` nats. One head
 # ({glue:text}`multi-head-two-block-1:.3f`) is a little worse than two
 # ({glue:text}`multi-head-two-block-2:.3f`), and sixteen heads of width four are worse again
 # ({glue:text}`multi-head-two-block-16:.3f`). At half the learning rate the three read
@@ -1158,14 +1163,16 @@ show_figure(
 # 24.9, 25.5, 25.8, 25.8 and 25.4 for 1, 4, 8, 16 and 32 heads.
 # :::
 #
-# {numref}`fig-multi-head-how-many` puts the three beside each other. What may be concluded? In one layer, several patterns at
-# once are worth much. A second layer makes most of that worth go away. And
-# heads can be too narrow: steps 6 and 7 pull in opposite directions, and the best number lies where
-# they balance. What may *not* be concluded is a number. Our models are tiny, the seeds are three,
-# and the paper's table has one run a row. “Choose two to eight heads” is not a rule that any paper
-# states: the base model of {cite:t}`vaswani2017` has 8, the big one 16; BERT has 12 or 16
-# {cite}`devlin2019` (§3), and the largest GPT-3 has 96 {cite}`brown2020` (Table 2.1). These are wider
-# models, and their heads are 64 to 128 features wide. Narrow heads, not many heads, are what costs.
+# {numref}`fig-multi-head-how-many` puts the three beside each other. What may be concluded? In one
+# layer, several patterns at once are worth much. Around a block, and more so around two, most of
+# that worth goes away. And heads can be too narrow: steps 6 and 7 pull in opposite directions, and
+# the best number lies where they balance. What may *not* be concluded is a number. Our models are
+# tiny, the seeds are three, and the paper's table gives one number a row, without a spread. “Choose
+# two to eight heads” is not a rule that we found in a paper: the base model of {cite:t}`vaswani2017`
+# has 8, the big one 16; BERT has 12 or 16 {cite}`devlin2019` (§3), and the largest GPT-3 has 96
+# {cite}`brown2020` (Table 2.1). These are wider models, and their heads are 64 to 128 features
+# wide. In our runs, and in the paper's rows (A), more heads are always narrower heads. Such runs
+# cannot tell which of the two does the harm; step 7 points to the width.
 #
 # ### Which heads matter?
 #
@@ -1271,27 +1278,28 @@ show_figure(
 
 # %% [markdown]
 # Removing one head costs between {glue:text}`multi-head-lost-min:.3f` and
-# {glue:text}`multi-head-lost-max:.3f` nats, removing all of them
-# {glue:text}`multi-head-bare:.2f` ({numref}`fig-multi-head-ablation`). Keeping only one costs
-# {glue:text}`multi-head-alone-min:.2f` to {glue:text}`multi-head-alone-max:.2f`. There is no idle
-# head here. And although the *outputs* of heads add up {eq}`eq-multi-head-ablation`, their losses do
-# not: the eight single losses sum to {glue:text}`multi-head-lost-sum:.2f` on average. The softmax over the characters bends.
+# {glue:text}`multi-head-lost-max:.3f` nats, removing all of them {glue:text}`multi-head-bare:.2f`
+# ({numref}`fig-multi-head-ablation`). Keeping only one costs {glue:text}`multi-head-alone-min:.2f`
+# to {glue:text}`multi-head-alone-max:.2f`. There is no idle head here. And although the *outputs*
+# of heads add up {eq}`eq-multi-head-ablation`, their losses do not: the eight single losses sum to
+# {glue:text}`multi-head-lost-sum:.2f` on average. The softmax over the characters bends.
 #
 # That differs from what is known of large models, and should. {cite:t}`michel2019` (§3.2) removed
 # single heads from a large translation model: in the encoder's self-attention only 8 of 96 heads
 # made a significant difference, and half of those improved it; “at test time, most heads are
-# redundant given the rest of the model”. {cite:t}`voita2019` (abstract) pruned 38 of 48 encoder heads for 0.15 BLEU, and
-# found that the heads with a recognisable role went last. {cite:t}`cordonnier2020` (abstract) observe that
-# heads learn redundant projections of queries and keys. “The rest of the model” is the point: our
-# single layer has no rest.
+# redundant given the rest of the model”. {cite:t}`voita2019` (abstract) pruned 38 of 48 encoder
+# heads for 0.15 BLEU, and found that the heads with a recognisable role went last.
+# {cite:t}`cordonnier2020` (abstract) observe that heads learn redundant projections of queries and
+# keys. “The rest of the model” is the point: our single layer has no rest.
 #
 # ### Do heads look at different things?
 #
 # This is said more often than measured. The last chapter averaged each head's weights by distance,
-# and saw four heads that all look mostly one character back. Averages can hide what happens
-# in a single row, so we measure both. For two heads and one query, half the sum of the absolute differences of
-# their weights says how much of the weight lies elsewhere: zero for equal rows, one for rows that
-# share no key. The first comparison takes it row by row, the second after averaging by distance.
+# and saw four heads that all look mostly one character back. Averages can hide what happens in a
+# single row, so we measure both. For two heads and one query, half the sum of the absolute
+# differences of their weights says how much of the weight lies elsewhere: zero for equal rows, one
+# for rows that share no key. The first comparison takes it row by row, the second after averaging
+# by distance.
 
 # %%
 def weights_of(model):
@@ -1341,9 +1349,10 @@ check("training drew the heads apart", min(row_by_row) > 2 * at_first)
 # %% [markdown]
 # Row by row, two heads of one model put {glue:text}`multi-head-row-by-row:.0%` of their weight on
 # different keys, against {glue:text}`multi-head-at-first:.0%` before training. Averaged by distance
-# the same heads differ by {glue:text}`multi-head-averaged:.0%` only. So the heads *do* look at different places, and
-# it is not a division of labour by distance. It depends on the characters. Whether a
-# head deserves a name, such as “the verb finder”, is a question that these numbers do not answer.
+# the same heads differ by {glue:text}`multi-head-averaged:.0%` only. So the heads *do* look at
+# different places, and mostly it is not a division of labour by distance: it depends on the row, on
+# its characters or its place in the window. Whether a head deserves a name, such as “the verb
+# finder”, is a question that these numbers do not answer.
 #
 # See for yourself, on a sentence that the model has never seen. Choose a character and switch
 # through the heads: the strongest weight often moves. Then look at head after head for one pattern
@@ -1414,7 +1423,7 @@ catches("D07", no_parameter_is_idle, broken=two_layers, fixed=one_layer)
 # :class: broken
 # The formula divides by $\sqrt{d_k}$, and code that has `d_model` at hand divides by that. By
 # {eq}`eq-multi-head-scale` the scores are then $\sqrt h$ times too small, and the heads start out
-# nearly blind: they average.
+# closer to a plain average.
 # :::
 
 
@@ -1760,9 +1769,9 @@ grade("ex-multi_head-gauge", gauge)
 # ```
 # *Difficulty ●●○ · 15 minutes*
 #
-# You are given the weights of one head, a matrix $P$ of shape (n, n) with positive entries, and nothing
-# else. Write `width(P)`: the rank that its scores have at least, so the least width of a head
-# that could have made it.
+# You are given the weights of one head, a matrix $P$ of shape (n, n) with positive entries, and
+# nothing else. Write `width(P)`: the rank that its scores have at least, so the least width of a
+# head that could have made it.
 #
 # ```{dropdown} Hint
 # {eq}`eq-multi-head-log-rank`: the softmax hides one number for each row. Choose a tolerance for
@@ -1854,12 +1863,12 @@ grade("ex-multi_head-prune", prune)
 # - A head's scores and its value map have a rank of at most $d_h$; its weights may have any. What is
 #   bounded is the rank of their centred logarithm {eq}`eq-multi-head-log-rank`.
 # - Parameters and operations do not depend on the number of heads {eq}`eq-multi-head-parameters`.
-#   Degrees of freedom do {eq}`eq-multi-head-freedom`, and so do the functions: one head cannot bring home
-#   two places {eq}`eq-multi-head-half`, narrow heads cannot look up a wide key.
+#   Degrees of freedom do {eq}`eq-multi-head-freedom`, and so do the functions: one head cannot
+#   bring home two places {eq}`eq-multi-head-half`, narrow heads cannot look up a wide key.
 # - The scale is $\sqrt{d_h}$, the head's width {eq}`eq-multi-head-scale`.
-# - On real text heads help one layer of attention much and a model of two blocks hardly, where heads
-#   of width four do harm. In our one-layer model no head is idle; in large models most
-#   are redundant.
+# - On real text heads help one layer of attention much and a model of two blocks little, where heads
+#   of width four do harm. In our one-layer model no head is idle; in the large
+#   model of {cite:t}`michel2019` most were redundant.
 # - Heads do look at different places, row by row, and averages hide it.
 #
 # ## Sources
@@ -1868,8 +1877,9 @@ grade("ex-multi_head-prune", prune)
 #   cross-attention; §6.2 and Table 3, rows (A) and (B): the numbers of heads and the size of keys.
 # - {cite:t}`elhage2021`, section “Attention Heads are Independent and Additive”: the sum over heads,
 #   QK and OV circuits.
-# - {cite:t}`bhojanapalli2020`, abstract: the low-rank bottleneck. {cite:t}`amsel2024`, abstract and §4:
-#   nearest neighbours need rank.
-# - {cite:t}`michel2019`, §3.2: heads removed one at a time. {cite:t}`voita2019`, abstract: which heads
-#   are pruned last. {cite:t}`cordonnier2020`, abstract: redundant projections. Of these and the next two we read no more than is cited.
+# - {cite:t}`bhojanapalli2020`, abstract: the low-rank bottleneck. {cite:t}`amsel2024`, abstract and
+#   §4: nearest neighbours need rank.
+# - {cite:t}`michel2019`, §3.2: heads removed one at a time. {cite:t}`voita2019`, abstract: which
+#   heads are pruned last. {cite:t}`cordonnier2020`, abstract: redundant projections. Of these and
+#   the next two we read no more than is cited.
 # - {cite:t}`devlin2019`, §3, and {cite:t}`brown2020`, Table 2.1: numbers of heads.
