@@ -1055,9 +1055,8 @@ check("eight and sixteen overlap", max(results[16]) > min(results[8]))
 # file that the next cell reads.
 
 # %%
-recorded = json.loads(
-    (root / "book" / "results" / "multi_head_depth.json").read_text("utf8")
-)
+record = root / "book" / "experiments" / "multi_head_depth"
+recorded = json.loads(record.with_suffix(".json").read_text("utf8"))
 print(recorded["command"], "· torch", recorded["torch"])
 print(recorded["setting"], "· sha256", recorded["text_sha256"][:16])
 deep = {}

@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 .venv/bin/python book/experiments/multi_head_depth.py
 
 trains a character model of one and of two pre-norm blocks with 1, 2, 4, 8 and 16 heads, three seeds
-each, and writes book/results/multi_head_depth.json, which the chapter reads: a quarter of an hour
+each, and writes multi_head_depth.json beside itself, which the chapter reads: a quarter of an hour
 on one core. A run that is in the file already is not run again, so an interrupted one goes on.
 """
 
@@ -30,7 +30,7 @@ from lib.data import (  # noqa: E402
 from lib.layers import EncoderLayer, LayerNorm, initialise  # noqa: E402
 from lib.training import evaluate, fit  # noqa: E402
 
-RESULTS = ROOT / "book" / "results" / "multi_head_depth.json"
+RESULTS = Path(__file__).with_suffix(".json")
 COMMAND = "OMP_NUM_THREADS=1 .venv/bin/python book/experiments/multi_head_depth.py"
 SETTING = {"d_model": 64, "d_ff": 128, "length": 32, "batch_size": 16, "steps": 1500}
 HEADS, SEEDS = (1, 2, 4, 8, 16), (0, 1, 2)
