@@ -1,15 +1,24 @@
-"""Tests of lib.data: the split, the vocabulary, the windows."""
+"""Tests of lib.data: the splits, the vocabulary, the windows."""
 
 import hashlib
+import itertools
 import re
+import subprocess
+import sys
+import sysconfig
+from collections import Counter
 
 import pytest
 import torch
 
 from lib.data import (
     CharacterVocabulary,
+    LabelledTexts,
     Text,
+    _standard_library,
     consecutive_windows,
+    digits,
+    docstrings,
     random_windows,
     topics_paragraphs,
     topics_text,
@@ -112,6 +121,300 @@ class TestTopicsText:
         with pytest.raises(ValueError, match="both sides") as error:
             topics_text()
         one_line(error)
+
+
+@pytest.fixture
+def invented_library(tmp_path, monkeypatch):
+    """Put known sources in the place of the standard library's."""
+    monkeypatch.setattr(sysconfig, "get_path", {"stdlib": str(tmp_path)}.get)
+    monkeypatch.setattr("lib.data._standard_library", _standard_library.__wrapped__)  # no cache
+
+    def put(**modules):
+        """module or package__file = its docstrings: the first on top, the others on functions."""
+        for name, (first, *others) in modules.items():
+            path = tmp_path / f"{name.replace('__', '/')}.py"
+            path.parent.mkdir(exist_ok=True)
+            functions = (f"def f{i}():\n    {text!r}\n" for i, text in enumerate(others))
+            path.write_text(f"{first!r}\n{''.join(functions)}", encoding="utf-8")
+        return tmp_path
+
+    return put
+
+
+def sentences(about, count=30):
+    return [f"The {about} that is told apart from others by its number {i}" for i in range(count)]
+
+
+def all_of(data):
+    return data.train + data.validation
+
+
+class TestDocstrings:
+    def test_keeps_the_modules_with_most_docstrings(self, invented_library):
+        invented_library(
+            json=sentences("first", 40),
+            ast=sentences("second", 30),
+            csv=sentences("third", 35),
+            re=sentences("fourth", 19),
+        )
+        got = docstrings(num_labels=2)
+        assert got.names == ("csv", "json")
+        assert Counter(got.train_labels + got.validation_labels) == {1: 40, 0: 35}
+        for texts, labels in [
+            (got.train, got.train_labels),
+            (got.validation, got.validation_labels),
+        ]:
+            assert len(texts) == len(labels) > 0
+            for text, label in zip(texts, labels, strict=True):
+                assert ("first" if label else "third") in text
+        assert docstrings(num_labels=3).names == ("ast", "csv", "json")
+
+    def test_of_equal_counts_the_first_name_is_kept(self, invented_library):
+        invented_library(re=sentences("one"), ast=sentences("two"), csv=sentences("three"))
+        assert docstrings(num_labels=2).names == ("ast", "csv")
+
+    def test_modules_classes_and_functions_wherever_they_are(self, invented_library):
+        root = invented_library(csv=sentences("other"), json__parser=sentences("number"))
+        (root / "json" / "__init__.py").write_text(
+            "'''The docstring  of\n\n\tthe module, over three lines.  '''\n"
+            "text = '''Not a docstring, though it is a long enough string.'''\n"
+            "class A:\n"
+            "    '''The docstring of a class, which is long enough.'''\n"
+            "    async def f(self):\n"
+            "        '''The docstring of a coroutine that is a method.'''\n"
+            "        def g():\n"
+            "            '''The docstring of a function in a function.'''\n"
+            "if text:\n"
+            "    try: pass\n"
+            "    except OSError:\n"
+            "        def h():\n"
+            "            '''The docstring of a function in a handler of errors.'''\n"
+            "raise RuntimeError('was imported')\n",
+            encoding="utf-8",
+        )
+        got = docstrings(num_labels=2)
+        assert {text for text in all_of(got) if "docstring" in text} == {
+            "The docstring of the module, over three lines.",
+            "The docstring of a class, which is long enough.",
+            "The docstring of a coroutine that is a method.",
+            "The docstring of a function in a function.",
+            "The docstring of a function in a handler of errors.",
+        }
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "_json",
+            "numpy",
+            "site-packages/json",
+            "test/json",
+            "idlelib/x",
+            "distutils/x",
+            "json/tests/x",
+            "json/test/x",
+        ],
+    )
+    def test_other_files_are_left_out(self, invented_library, path):
+        root = invented_library(json=sentences("first"), ast=sentences("second"))
+        file = root / f"{path}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        texts = sentences("file that must not be read", 50)
+        file.write_text("\n".join(f"def f{i}(): {t!r}" for i, t in enumerate(texts)))
+        got = docstrings(num_labels=2)
+        assert got.names == ("ast", "json")
+        assert not [text for text in all_of(got) if "must not" in text]
+
+    def test_characters_are_counted_once_white_space_is_folded(self, invented_library):
+        short, enough, spaces = "x" * 39, "y" * 40, "z" + " " * 60 + "z"
+        invented_library(json=[*sentences("first"), short, enough, spaces], ast=sentences("second"))
+        found = all_of(docstrings(num_labels=2))
+        assert enough in found and short not in found and "z z" not in found
+        assert short in all_of(docstrings(num_labels=2, min_length=39))
+
+    def test_no_copies_and_no_text_that_two_modules_have(self, invented_library):
+        twice, shared = "x" * 50, "y" * 50
+        invented_library(
+            json=[*sentences("first"), twice, shared, twice], ast=[*sentences("second"), shared]
+        )
+        found = all_of(docstrings(num_labels=2))
+        assert Counter(found)[twice] == 1 and shared not in found
+
+    def test_a_module_that_is_not_kept_makes_a_text_ambiguous_too(self, invented_library):
+        shared = "y" * 50
+        invented_library(json=[*sentences("first"), shared], ast=sentences("second"), abc=[shared])
+        assert shared not in all_of(docstrings(num_labels=2))
+
+    def test_names_of_all_labels_are_masked_in_all_texts(self, invented_library):
+        text = "JSONDecoder differs from AST, says json; neither ast.literal nor Csv is masked"
+        invented_library(json=[*sentences("first"), text], ast=sentences("second"))
+        want = "…Decoder differs from …, says …; neither ….literal nor Csv is masked"
+        assert want in all_of(docstrings(num_labels=2))
+
+    def test_the_longer_of_two_names_is_masked(self, invented_library):
+        text = "The server of the module xmlrpc is not that of xml, nor is its client"
+        invented_library(xml=[*sentences("first"), text], xmlrpc=sentences("second"))
+        want = "The server of the module … is not that of …, nor is its client"
+        assert want in all_of(docstrings(num_labels=2))
+
+    def test_texts_that_are_equal_once_masked_are_not_kept(self, invented_library):
+        invented_library(
+            json=[*sentences("first"), "A server that speaks json and answers every request"],
+            ast=[*sentences("second"), "A server that speaks AST and answers every request"],
+        )
+        assert not [text for text in all_of(docstrings(num_labels=2)) if "server" in text]
+
+    def test_hash_is_of_all_texts_and_labels(self, invented_library):
+        texts = {"ast": sentences("second"), "json": sentences("first")}
+        invented_library(**texts)
+        whole = "\n".join(f"{name}\t{text}" for name, own in texts.items() for text in own)
+        want = hashlib.sha256(whole.encode()).hexdigest()
+        assert docstrings(0, num_labels=2).sha256 == docstrings(1, num_labels=2).sha256 == want
+
+    def test_the_seed_decides(self, invented_library):
+        invented_library(json=sentences("first"), ast=sentences("second"))
+        one, again, other = (docstrings(seed, num_labels=2) for seed in (3, 3, 4))
+        assert one == again
+        assert set(one.train) != set(other.train)
+        assert set(all_of(one)) == set(all_of(other))
+
+    def test_a_docstring_keeps_its_side_when_others_change(self, invented_library):
+        invented_library(json=sentences("first", 100), csv=sentences("second", 100))
+        before = docstrings(validation=0.3, num_labels=2)
+        invented_library(json__more=sentences("third", 50), abc=sentences("fourth", 120))
+        after = docstrings(validation=0.3, num_labels=3)
+        assert 30 < len(before.validation) < 90
+        assert set(before.validation) < set(after.validation)
+        assert set(before.train) < set(after.train)
+
+    def test_of_this_python(self):
+        got = docstrings()
+        texts, labels = all_of(got), got.train_labels + got.validation_labels
+        assert len(texts) == len(labels) == len(set(texts)) > 1_500  # so: none on both sides
+        assert len(got.names) == 12 and got.names == tuple(sorted(got.names))
+        assert {"asyncio", "email", "logging", "xml"} <= set(got.names)
+        for side in (got.train_labels, got.validation_labels):
+            assert set(side) == set(range(12))
+        share = len(got.validation) / len(texts)
+        assert abs(share - 0.2) < 4 * (0.2 * 0.8 / len(texts)) ** 0.5  # binomial
+        assert not any(re.search(r"\s\s|[^\S ]", text) or text != text.strip() for text in texts)
+        assert not any(name in text.lower() for name in got.names for text in texts)
+        labelled = dict(zip(texts, labels, strict=True))
+        known = "Return a suite of all test cases contained in testCaseClass"
+        assert got.names[labelled[known]] == "unittest"
+
+    def test_the_labels_are_mixed(self):
+        got = docstrings()
+        for labels in (got.train_labels, got.validation_labels):
+            changes = sum(a != b for a, b in itertools.pairwise(labels))
+            assert changes > 0.7 * len(labels)
+
+    def test_what_is_said_of_names_and_words(self):
+        """In the docstring: one in seven names its module; words without names give 91 %."""
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.linear_model import LogisticRegression
+
+        got = docstrings()
+        vectors, classifier = TfidfVectorizer(sublinear_tf=True), LogisticRegression(C=30)
+        classifier.fit(vectors.fit_transform(got.train), got.train_labels)
+        accuracy = classifier.score(vectors.transform(got.validation), got.validation_labels)
+        assert 0.86 < accuracy < 0.95
+        named = sum("…" in text for text in got.train) / len(got.train)
+        assert 0.08 < named < 0.25
+
+    @pytest.mark.parametrize("num_labels", [1, 3, 2.0, 100])
+    def test_refuses_more_labels_than_there_are(self, invented_library, num_labels):
+        folder = invented_library(json=sentences("a"), ast=sentences("b"), csv=sentences("c", 19))
+        with pytest.raises(ValueError, match=r"^num_labels: .* at most 2, ") as error:
+            docstrings(num_labels=num_labels)
+        message = one_line(error)
+        assert str(folder) in message and message.endswith(f"got {num_labels!r}")
+
+    def test_says_where_it_looked_if_there_are_no_sources(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(sysconfig, "get_path", {"stdlib": str(tmp_path / "nowhere")}.get)
+        with pytest.raises(ValueError, match=r"at most 0, .*nowhere \(is all of the") as error:
+            docstrings()
+        one_line(error)
+
+    @pytest.mark.parametrize("share", [0.0, 1.0, -0.1, 10, float("nan"), 0.001])
+    def test_refuses_a_share_that_leaves_a_label_without_texts(self, share):
+        with pytest.raises(ValueError, match=r"^validation: ") as error:
+            docstrings(validation=share)
+        assert one_line(error).endswith(f"got {share!r}")
+
+    def test_is_frozen(self):
+        with pytest.raises(AttributeError):
+            LabelledTexts([], [], [], [], (), "").train = []
+
+
+class TestDigits:
+    def test_every_image_once_and_as_scikit_learn_has_it(self):
+        from sklearn.datasets import load_digits
+
+        data = load_digits()
+        want = {x.tobytes(): int(n) for x, n in zip(data.data, data.target, strict=True)}
+        assert len(want) == 1_797  # no two images are equal, so none can be on both sides
+        got = digits()
+        images = torch.cat((got.train, got.validation))
+        labels = torch.cat((got.train_labels, got.validation_labels))
+        assert images.shape == (1_797, 1, 8, 8) and images.dtype == torch.float32
+        assert labels.shape == (1_797,) and labels.dtype == torch.int64
+        assert images.min() == 0.0 and images.max() == 1.0
+        pixels = (images.double() * 16).flatten(1).numpy()
+        assert {p.tobytes(): int(n) for p, n in zip(pixels, labels, strict=True)} == want
+
+    @pytest.mark.parametrize("share", [0.2, 0.5])
+    def test_every_digit_has_its_share(self, share):
+        got = digits(validation=share)
+        here = torch.bincount(got.validation_labels)
+        rest = torch.bincount(got.train_labels)
+        assert here.tolist() == [round(share * n) for n in (here + rest).tolist()]
+        assert len(got.validation) == {0.2: 359, 0.5: 898}[share]
+
+    def test_sides_keep_the_order_of_the_data(self):
+        from sklearn.datasets import load_digits
+
+        place = {image.tobytes(): i for i, image in enumerate(load_digits().data)}
+        got = digits()
+        for side in (got.train, got.validation):
+            places = [place[p.tobytes()] for p in (side.double() * 16).flatten(1).numpy()]
+            assert places == sorted(places)
+
+    def test_the_seed_decides_and_the_hash_is_of_the_whole(self):
+        from sklearn.datasets import load_digits
+
+        one, again, other = (digits(seed) for seed in (3, 3, 4))
+        assert torch.equal(one.validation, again.validation)
+        common = {x.numpy().tobytes() for x in one.validation} & {
+            x.numpy().tobytes() for x in other.validation
+        }
+        assert 40 < len(common) < 110  # of two fifths drawn apart: a fifth of 359, 72
+        pixels, labels = load_digits(return_X_y=True)
+        whole = bytes(pixels.astype(int).flatten().tolist()) + bytes(labels.tolist())
+        assert one.sha256 == other.sha256 == hashlib.sha256(whole).hexdigest()
+
+    def test_more_held_out_is_held_out_in_addition(self):
+        few, many = (
+            {x.numpy().tobytes() for x in digits(validation=share).validation}
+            for share in (0.1, 0.3)
+        )
+        assert few < many
+
+    @pytest.mark.parametrize("share", [0.0, 1.0, -0.1, 10, float("nan"), 0.001, 0.999])
+    def test_refuses_a_share_that_leaves_a_side_without_a_digit(self, share):
+        with pytest.raises(ValueError, match=r"^validation: ") as error:
+            digits(validation=share)
+        assert one_line(error).endswith(f"got {share!r}")
+
+    def test_without_scikit_learn(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+        with pytest.raises(ImportError, match=r"^digits needs `pip install scikit-learn`$"):
+            digits()
+
+
+def test_what_is_not_always_installed_is_imported_when_it_is_asked_for():
+    code = "import sys, lib.data; print({'sklearn', 'datasets'} & set(sys.modules))"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.stdout == "set()\n", process.stderr
 
 
 class TestCharacterVocabulary:
