@@ -106,12 +106,13 @@ def main(given: list[str]) -> None:
             report["accuracy"] = {str(count): value for count, value in found.items()}
             results["parameters"] = sum(p.numel() for p in encoder.parameters())
             results["arms"][arm].append(report)
-            print(f"{time.perf_counter() - began:6.0f} s  seed {seed}  {arm:10} {report}", flush=True)
+            spent = time.perf_counter() - began
+            print(f"{spent:6.0f} s  seed {seed}  {arm:10} {report}", flush=True)
             record(
                 options.out,
                 command=command,
                 hardware=options.hardware,
-                seconds=time.perf_counter() - began,
+                seconds=spent,
                 settings=settings,
                 results=results,
             )

@@ -147,33 +147,37 @@ def start_local(encoder: nn.Module) -> None:
                 module.key_projection.weight.copy_(module.query_projection.weight)
 
 
-def step_flops(arm: str, config: BERTConfig, batch: int, share: float = 0.15) -> int:
-    """Operations in the matrix products of one training step, as `lib.teaching.measure.flops`.
+def step_flops(
+    arm: str, config: BERTConfig, batch: int, share: float = 0.15, *, recompute: bool = False
+) -> int:
+    """Operations in the matrix products of one training step.
 
-    The backward pass costs twice the forward pass: each product has two gradients.
-    "two-stage" is its second stage; the first is "mlm".
+    The backward pass costs twice the forward pass: each product has two gradients. A fused
+    attention kernel computes its scores once more on the way back; with `recompute` that is
+    counted too, and the result is what `lib.teaching.measure.flops` sees. "two-stage" is its
+    second stage; the first is "mlm".
     """
     n = config.max_length
     tokens, masked = batch * n, batch * math.ceil(share * n - 1e-9)
 
-    def encoder(c: BERTConfig) -> int:
+    def encoder(c: BERTConfig, trained: bool = True) -> int:
         d = c.d_model
         project = 2 * c.width * d if c.width != d else 0
-        layer = 2 * (4 * d * d + 2 * d * c.d_ff) + 4 * n * d
-        return tokens * (project + c.num_layers * layer)
+        forward = project + c.num_layers * (2 * (4 * d * d + 2 * d * c.d_ff) + 4 * n * d)
+        again = 2 * n * d * c.num_layers if recompute and trained else 0
+        return tokens * ((3 if trained else 1) * forward + again)
 
     def words(c: BERTConfig) -> int:
         return masked * 2 * (c.d_model * c.width + c.width * c.vocab_size)
 
-    guess = encoder(config) + words(config)
-    judge = encoder(config) + tokens * 2 * (config.d_model**2 + config.d_model)
+    judge = encoder(config) + 3 * tokens * 2 * (config.d_model**2 + config.d_model)
     small = smaller(config, 1 / 4)
     return {
         "none": 0,
-        "mlm": 3 * guess,
-        "rtd": 3 * (encoder(small) + words(small) + judge),
-        "unigram": 3 * judge,
-        "two-stage": guess + 3 * judge,
+        "mlm": encoder(config) + 3 * words(config),
+        "rtd": encoder(small) + 3 * words(small) + judge,
+        "unigram": judge,
+        "two-stage": encoder(config, trained=False) + words(config) + judge,
     }[arm]
 
 
