@@ -111,7 +111,7 @@ def test_every_arm_spends_its_budget_and_reports(arm):
     assert ("mlm_loss" in report) == (arm in ("mlm", "rtd", "two-stage"))
     assert ("rtd_loss" in report) == ("auc" in report) == (arm not in ("none", "mlm"))
     for name in ("mlm_loss", "rtd_loss"):
-        assert len(report.get(name, [0] * 10)) in (8, 9, 10)
+        assert len(report.get(name, [0] * 10)) in range(5, 11)
     if "auc" in report:
         assert 0 <= report["recall"] <= 1 and 0 < report["replaced"] < 0.25
         assert 0 <= report["hit"] < 0.5
