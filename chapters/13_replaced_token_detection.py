@@ -1050,7 +1050,7 @@ for arm in ("rtd", "unigram", "two-stage"):
 glue("rtd-words-few", words_few)
 glue("rtd-words-many", words_many)
 glue("rtd-seeds", len(arms["mlm"]))
-glue("rtd-petaflops", results["budget_flops"] / 1e12)
+glue("rtd-budget", results["budget_flops"] / 1e12)
 glue("rtd-mlm-end", np.mean([one[-1] for one in column("mlm", "mlm_loss")]))
 glue(
     "rtd-generator-end", np.mean([one[-1] for one in column("rtd", "mlm_loss")])
@@ -1194,7 +1194,7 @@ show_figure(
 )
 
 # %% [markdown]
-# The budget was {glue:text}`rtd-petaflops:.1f` trillion operations a run, with
+# The budget was {glue:text}`rtd-budget:.1f` trillion operations a run, with
 # {glue:text}`rtd-seeds:.0f` seeds an arm. {numref}`fig-replaced-token-detection-accuracy` shows the
 # classifiers, {numref}`fig-replaced-token-detection-losses` the losses.
 #

@@ -1,7 +1,7 @@
 """Pre-train a small encoder in several ways at equal counted compute, and see what it is good for.
 
 Chapter 13_replaced_token_detection runs it small; book/experiments/rtd_large.py runs it larger.
-Text is read character by character: with 62 different ones a model of this size leaves the
+Text is read character by character: with some sixty different ones a model of this size leaves the
 frequencies of single tokens behind within minutes, which with pieces of words it does not.
 """
 

@@ -76,13 +76,13 @@ def test_a_folder_is_made(tmp_path):
     assert recorded("some", folder=tmp_path / "new")["results"] == RUN["results"]
 
 
-def fails_with(folder, message):
+def expect_failure(folder, message):
     with pytest.raises(RecordError, match=f"^{re.escape(message)}$"):
         recorded("some", folder=folder)
 
 
 def test_a_missing_file_names_its_script(tmp_path):
-    fails_with(tmp_path, "some.json: expected a recorded result, found none; run some.py")
+    expect_failure(tmp_path, "some.json: expected a recorded result, found none; run some.py")
 
 
 @pytest.mark.parametrize("field", FIELDS)
@@ -91,7 +91,7 @@ def test_a_missing_field_is_named(tmp_path, field):
     content = json.loads(path.read_text())
     del content[field]
     path.write_text(json.dumps(content))
-    fails_with(tmp_path, f"some.json: expected the field {field!r}, found none")
+    expect_failure(tmp_path, f"some.json: expected the field {field!r}, found none")
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_missing_field_is_named(tmp_path, field):
 def test_a_field_of_another_kind_is_named(tmp_path, field, value, kind):
     path = written(tmp_path)
     path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
-    fails_with(
+    expect_failure(
         tmp_path, f"some.json: expected {field!r} to be a {kind}, not empty, got {value!r}"
     )
 
@@ -121,6 +121,6 @@ def test_whole_seconds_are_seconds(tmp_path):
 
 def test_what_is_no_record(tmp_path):
     (tmp_path / "some.json").write_text("{\n  1}")
-    fails_with(tmp_path, "some.json: expected JSON, got an error at line 2")
+    expect_failure(tmp_path, "some.json: expected JSON, got an error at line 2")
     (tmp_path / "some.json").write_text("[1]")
-    fails_with(tmp_path, "some.json: expected a JSON object, got list")
+    expect_failure(tmp_path, "some.json: expected a JSON object, got list")
