@@ -16,7 +16,14 @@ import torch
 
 from lib.attention import causal_mask, scaled_dot_product_attention
 from lib.teaching import components
-from lib.teaching.components import AttentionRows, Component, TemperatureSoftmax, TokenStrip, base
+from lib.teaching.components import (
+    AttentionRows,
+    Component,
+    CurveExplorer,
+    TemperatureSoftmax,
+    TokenStrip,
+    base,
+)
 from lib.teaching.components.temperature_softmax import (
     MEASURES,
     TEMPERATURES,
@@ -75,6 +82,7 @@ def every():
         rows(name="rows"),
         TemperatureSoftmax(samples=4, name="softmax"),
         strip(name="strip"),
+        CurveExplorer([0, 1, 2], [1, 2], {"c": [[0, 1, 4], [0, 2, 8]]}, name="curves"),
     ]
 
 
