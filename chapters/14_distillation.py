@@ -608,7 +608,8 @@ p, q = soften(teacher_logits, T), soften(student_logits, T)
 terms = [a * math.log(a / b) for a, b in zip(p, q, strict=True)]
 pushes = [T * (b - a) for a, b in zip(p, q, strict=True)]
 print(
-    f"{'class':>5}{'v/T':>6}{'z/T':>6}{'p':>9}{'q':>9}{'p·log(p/q)':>12}{'T(q−p)':>9}"
+    f"{'class':>5}{'v/T':>6}{'z/T':>6}{'p':>9}{'q':>9}"
+    f"{'p·log(p/q)':>12}{'T(q−p)':>9}"
 )
 for i in range(3):
     print(
@@ -636,8 +637,7 @@ check("by hand = the library", library_loss, hand_loss)
 check(
     "by hand = the library: gradient",
     row.grad[0],
-    torch.tensor(pushes).double(),
-    atol=1e-6,
+    torch.tensor(pushes, dtype=double),
 )
 check("by hand = torch", torch_kl(row, target, 2.0, "batchmean"), hand_loss)
 
@@ -1108,7 +1108,7 @@ check(
 # answers, so one student alone is given twice the steps. And the parts of the triple are left out,
 # one at a time.
 #
-# This takes a quarter of an hour or more, so the chapter reads the recorded result. The model is
+# This takes a quarter of an hour or more, so the chapter reads a recorded result. The model is
 # causal, so every character has a label, where a masked model has one for a small share of its
 # tokens.
 
@@ -1174,12 +1174,13 @@ for row, (name, losses) in enumerate(record["arms"].items()):
 ax.axvline(record["teacher"], color=COLORS["reference"], linestyle="--")
 ax.set_yticks(range(len(record["arms"])), list(record["arms"]))
 ax.invert_yaxis()
-ax.set_xlabel("validation loss, nats a character (dashed: the teacher)")
+ax.set_xlabel("validation loss, nats a character")
 show_figure(
     fig,
     name="fig-distillation-text",
     caption="Students of half the layers on real text; a mark is a seed. Circles "
-    "start from random weights, squares from every other layer of the teacher. "
+    "start from random weights, squares from every other layer of the teacher, "
+    "whose own loss is the dashed line. "
     "The start decides; the three losses add little to it.",
     alt="A dot plot of eight arms. Students from random weights lie far to the "
     "right, best if trained twice as long; all those that start from the "
@@ -1195,8 +1196,8 @@ show_figure(
 # and on top of those the answers add {glue:text}`distillation-text-gain-on-top:.3f`. The teacher
 # stands at {glue:text}`distillation-text-teacher:.3f` ({numref}`fig-distillation-text`).
 #
-# The copied layers alone are no model: without training they stand at
-# {glue:text}`distillation-text-untrained:.2f`. They are a start. Leaving out one part of the triple
+# Even before its first step the cut teacher stands at
+# {glue:text}`distillation-text-untrained:.2f`, better than the student alone after its last. Leaving out one part of the triple
 # costs little: without the soft targets {glue:text}`distillation-text-both-without-ce:.3f`, without
 # the labels {glue:text}`distillation-text-both-without-mlm:.3f`, without the cosine
 # {glue:text}`distillation-text-both-without-cos:.3f`, against
