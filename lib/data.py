@@ -1,4 +1,4 @@
-"""Real text and images that need no network, characters as ids, windows of them to train on.
+"""Real text and images without a network, data sets of the Hub, characters, windows of them.
 
 Used from chapter 02_attention on.
 """
@@ -8,11 +8,12 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import os
 import re
 import sys
 import sysconfig
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,8 @@ __all__ = [
     "consecutive_windows",
     "digits",
     "docstrings",
+    "hub_classification",
+    "hub_text",
     "random_windows",
     "topics_paragraphs",
     "topics_text",
@@ -278,6 +281,180 @@ def digits(seed: int = 0, validation: float = 0.2) -> LabelledImages:
         validation_labels=labels[held_out],
         sha256=hashlib.sha256(pixels.tobytes() + bytes(labels.tolist())).hexdigest(),
     )
+
+
+# Data sets of the Hugging Face Hub
+
+
+def hub_text(
+    repo_id: str | os.PathLike,
+    name: str | None = None,
+    *,
+    column: str = "text",
+    train: str = "train",
+    validation: str | float = "validation",
+    seed: int = 0,
+    revision: str | None = None,
+) -> Text:
+    """A text from the Hugging Face Hub, or from a folder of files as they lie there.
+
+    Parameters
+    ----------
+    repo_id, name : "owner/name" on the Hub or a folder; its configuration, if it has several
+        A folder holds train.parquet and validation.parquet, or the like in csv, jsonl or txt.
+    column : where the text is
+        Each row is a line: white space around it goes, and so do rows without text.
+    train, validation : the splits
+        A number for `validation` is a share of `train`, whose rows are then drawn by their hash
+        with `seed`, as in `topics_text`: equal rows stand on one side. Splits that the data set
+        brings are taken as they are, with whatever they have in common.
+    revision : branch, tag or commit on the Hub
+
+    The library `datasets` downloads it once and reads it from its cache then, without a network
+    too. It comes whole or not at all. Errors, each in one line that begins with `repo_id`:
+
+    - ImportError without `datasets`. ConnectionError if the Hub cannot be reached and the data set
+      is not in the cache. FileNotFoundError for what is neither a folder with data nor public.
+    - ValueError for a configuration, split or column that is not there, and it names those that
+      are; for files that cannot be read; for a row that is no text; for a side without rows.
+    """
+    _, sides, sha256 = _hub_rows(
+        repo_id, name, (column,), train=train, validation=validation, seed=seed, revision=revision
+    )
+    texts = ("\n".join(text.strip() for (text,) in side if text.strip()) for side in sides)
+    return Text(*texts, sha256=sha256)
+
+
+def hub_classification(
+    repo_id: str | os.PathLike,
+    name: str | None = None,
+    *,
+    column: str = "text",
+    label: str = "label",
+    train: str = "train",
+    validation: str | float = "validation",
+    seed: int = 0,
+    revision: str | None = None,
+) -> LabelledTexts:
+    """Texts with a label, from the Hub or a folder, in the form of `docstrings`.
+
+    Parameters and errors as in `hub_text`, and
+
+    label : the column of labels
+        Where the data set names its labels (`ClassLabel`), ids and names are its own. Else the
+        values, all integers or all strings, are sorted, and `names` has them as strings.
+
+    Rows are taken as they are, in their order; many data sets are sorted by label, so shuffle them.
+    ValueError also for a row without a label (−1 in many test splits).
+    """
+    features, sides, sha256 = _hub_rows(
+        repo_id,
+        name,
+        (column, label),
+        train=train,
+        validation=validation,
+        seed=seed,
+        revision=revision,
+    )
+    values = [value for side in sides for _, value in side]
+    given = getattr(features[label], "names", None)  # of a ClassLabel
+    wrong = [v for v in values if type(v) not in (int, str) or type(v) is not type(values[0])]
+    wrong += [v for v in values if given and v not in range(len(given))]
+    if wrong:
+        raise ValueError(
+            f"{repo_id}: expected in column {label!r} a label in every row, all integers or all "
+            f"strings, got {wrong[0]!r} (test splits often come without labels)"
+        )
+    distinct = range(len(given)) if given else sorted(set(values))
+    ids = {value: i for i, value in enumerate(distinct)}
+    return LabelledTexts(
+        train=[text for text, _ in sides[0]],
+        train_labels=[ids[value] for _, value in sides[0]],
+        validation=[text for text, _ in sides[1]],
+        validation_labels=[ids[value] for _, value in sides[1]],
+        names=tuple(given or map(str, distinct)),
+        sha256=sha256,
+    )
+
+
+def _hub_rows(
+    repo_id: str | os.PathLike,
+    name: str | None,
+    columns: tuple[str, ...],
+    *,
+    train: str,
+    validation: str | float,
+    seed: int,
+    revision: str | None,
+) -> tuple[Mapping, tuple[list[tuple], list[tuple]], str]:
+    """The columns' features, the rows of both sides, and the SHA-256 of all rows."""
+    repo_id = os.fspath(repo_id)
+    data = _load_hub(repo_id, name, revision)
+    names = (train, validation) if isinstance(validation, str) else (train,)
+    rows: dict[str, list[tuple]] = {}
+    for split in names:
+        if split not in data:
+            raise ValueError(f"{repo_id}: expected a split {split!r}, got {', '.join(data)}")
+        features = data[split].features
+        for column in columns:
+            if column not in features:
+                raise ValueError(
+                    f"{repo_id}: expected a column {column!r} in {split}, got {', '.join(features)}"
+                )
+        rows[split] = list(zip(*(data[split][column] for column in columns), strict=True))
+        for i, (text, *_) in enumerate(rows[split]):
+            if not isinstance(text, str):
+                raise ValueError(
+                    f"{repo_id}: expected text in column {columns[0]!r}, got {text!r} in row {i} "
+                    f"of {split}"
+                )
+    sides: tuple[list, list] = ([], [])
+    if isinstance(validation, str):
+        sides = (rows[train], rows[validation])
+    else:
+        for row in rows[train]:
+            sides[_draw(seed, row[0].strip()) < validation].append(row)
+    if not all(any(row[0].strip() for row in side) for side in sides):
+        raise ValueError(
+            f"{repo_id}: expected text on both sides, got train = {train!r} and "
+            f"validation = {validation!r} with {len(sides[0])} and {len(sides[1])} rows"
+        )
+    whole = "\n".join("\t".join(map(str, row)) for split in names for row in rows[split])
+    return data[train].features, sides, hashlib.sha256(whole.encode()).hexdigest()
+
+
+def _load_hub(repo_id: str, name: str | None, revision: str | None) -> Mapping:
+    """Its splits by name; errors in one line."""
+    try:
+        import datasets
+        from datasets.exceptions import DatasetsError
+        from huggingface_hub import errors
+    except ImportError:
+        raise ImportError(f"{repo_id}: data sets of the Hub need `pip install datasets`") from None
+    # "csv" alone would be taken for the format, and all the files around here for the data.
+    if not (repo_id and Path(repo_id).is_dir()) and not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
+        raise FileNotFoundError(f"{repo_id}: expected a folder or a Hub id owner/name")
+    where = f"{repo_id} at {revision}" if revision else repo_id
+    nowhere = f"{where}: expected a folder with data files or a public data set, found neither"
+    try:
+        return datasets.load_dataset(repo_id, name, revision=revision)
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError):
+        raise FileNotFoundError(nowhere) from None
+    except (ConnectionError, TimeoutError, errors.LocalEntryNotFoundError, errors.HTTPError) as e:
+        raise ConnectionError(
+            f"{where}: no such folder, the data set is not in the cache, and the Hub cannot be "
+            f"reached ({type(e).__name__})"
+        ) from None
+    except FileNotFoundError:  # among them the library's, for a data set that is not there
+        raise FileNotFoundError(nowhere) from None
+    except (ValueError, DatasetsError) as error:
+        names = datasets.get_dataset_config_names(repo_id, revision=revision)
+        if name not in names and (name is not None or len(names) > 1):
+            raise ValueError(
+                f"{where}: expected a configuration {' or '.join(names)} as name, got {name!r}"
+            ) from None
+        reason = str(error.__cause__ or error).strip().partition("\n")[0]
+        raise ValueError(f"{where}: expected files that datasets can read, got: {reason}") from None
 
 
 # Characters as ids

@@ -2,14 +2,21 @@
 
 import hashlib
 import itertools
+import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
 from collections import Counter
 
+import datasets
+import huggingface_hub
+import pandas
 import pytest
 import torch
+from huggingface_hub import errors
 
 from lib.data import (
     CharacterVocabulary,
@@ -19,6 +26,8 @@ from lib.data import (
     consecutive_windows,
     digits,
     docstrings,
+    hub_classification,
+    hub_text,
     random_windows,
     topics_paragraphs,
     topics_text,
@@ -228,7 +237,8 @@ class TestDocstrings:
         short, enough, spaces = "x" * 39, "y" * 40, "z" + " " * 60 + "z"
         invented_library(json=[*sentences("first"), short, enough, spaces], ast=sentences("second"))
         found = all_of(docstrings(num_labels=2))
-        assert enough in found and short not in found and "z z" not in found
+        assert enough in found and short not in found
+        assert not [text for text in found if "z" in text]  # 62 characters before, 3 after
         assert short in all_of(docstrings(num_labels=2, min_length=39))
 
     def test_no_copies_and_no_text_that_two_modules_have(self, invented_library):
@@ -415,6 +425,277 @@ def test_what_is_not_always_installed_is_imported_when_it_is_asked_for():
     code = "import sys, lib.data; print({'sklearn', 'datasets'} & set(sys.modules))"
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert process.stdout == "set()\n", process.stderr
+
+
+def write_rows(path, rows):
+    """Rows as parquet, csv or jsonl, by another library than the one that reads them."""
+    table = pandas.DataFrame(rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        table.to_parquet(path)
+    elif path.suffix == ".csv":
+        table.to_csv(path, index=False)
+    else:
+        table.to_json(path, orient="records", lines=True)
+
+
+@pytest.fixture
+def hub_cache(tmp_path, monkeypatch):
+    """An empty cache, and no way to the Hub."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def hub_folder(tmp_path, hub_cache):
+    return tmp_path / "a folder"
+
+
+ROWS = [
+    {"text": "one line", "label": 3, "title": "a"},
+    {"text": "two\nlines, and a comma", "label": 1, "title": "b"},
+    {"text": "  Zoë says “hello”  ", "label": 1, "title": "c"},
+    {"text": "   ", "label": 7, "title": "d"},
+]
+HELD_OUT = [{"text": "held out", "label": 7, "title": "e"}]
+FORMATS = pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl"])
+
+
+class TestHub:
+    @FORMATS
+    def test_text(self, hub_folder, suffix):
+        write_rows(hub_folder / f"train.{suffix}", ROWS)
+        write_rows(hub_folder / f"validation.{suffix}", HELD_OUT)
+        got = hub_text(hub_folder)
+        assert got.train == "one line\ntwo\nlines, and a comma\nZoë says “hello”"
+        assert got.validation == "held out"
+        whole = "\n".join(row["text"] for row in ROWS + HELD_OUT)
+        assert got.sha256 == hashlib.sha256(whole.encode()).hexdigest()
+        assert hub_text(str(hub_folder), column="title").train == "a\nb\nc\nd"
+
+    @FORMATS
+    def test_classification(self, hub_folder, suffix):
+        write_rows(hub_folder / f"train.{suffix}", ROWS)
+        write_rows(hub_folder / f"test.{suffix}", HELD_OUT)
+        got = hub_classification(hub_folder, validation="test")
+        assert got.train == [row["text"] for row in ROWS]
+        assert got.train_labels == [1, 0, 0, 2]
+        assert (got.validation, got.validation_labels) == (["held out"], [2])
+        assert got.names == ("1", "3", "7")
+        whole = "\n".join(f"{row['text']}\t{row['label']}" for row in ROWS + HELD_OUT)
+        assert got.sha256 == hashlib.sha256(whole.encode()).hexdigest()
+        titles = hub_classification(hub_folder, column="title", label="text", validation="test")
+        assert titles.names == tuple(sorted(row["text"] for row in ROWS + HELD_OUT))
+        assert titles.names[titles.train_labels[0]] == "one line"
+
+    def test_integers_are_sorted_as_numbers(self, hub_folder):
+        rows = [{"text": f"text {i}", "label": i} for i in (10, 9, 100, 9)]
+        write_rows(hub_folder / "train.jsonl", rows)
+        write_rows(hub_folder / "validation.jsonl", rows[:1])
+        got = hub_classification(hub_folder)
+        assert got.names == ("9", "10", "100") and got.train_labels == [1, 0, 2, 0]
+
+    def test_names_that_the_data_set_brings(self, hub_folder):
+        features = datasets.Features(
+            {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "a", "b"])}
+        )
+        for split in ("train", "validation"):
+            data = datasets.Dataset.from_dict({"text": ["x", "y"], "label": [2, 1]}, features)
+            hub_folder.mkdir(exist_ok=True)
+            data.to_parquet(hub_folder / f"{split}.parquet")
+        got = hub_classification(hub_folder)
+        assert got.names == ("no", "a", "b") and got.train_labels == [2, 1]
+        data = datasets.Dataset.from_dict({"text": ["x", "y"], "label": [1, -1]}, features)
+        data.to_parquet(hub_folder / "validation.parquet")
+        with pytest.raises(ValueError, match=r"got -1 \(test splits often") as error:
+            hub_classification(hub_folder)
+        one_line(error)
+
+    def test_a_share_is_drawn_by_hash(self, hub_folder):
+        rows = [{"text": f"text number {i % 150}", "label": i % 2} for i in range(200)]
+        write_rows(hub_folder / "data.csv", rows)  # one file is the split "train"
+        got = hub_classification(hub_folder, validation=0.3)
+        assert sorted(got.train + got.validation) == sorted(row["text"] for row in rows)
+        assert not set(got.train) & set(got.validation)
+        assert 30 < len(got.validation) < 90
+        for text, label in zip(got.train, got.train_labels, strict=True):
+            assert label == int(text.split()[-1]) % 2
+        text = hub_text(hub_folder, validation=0.3)
+        assert text.train.split("\n") == got.train
+        assert text.validation.split("\n") == got.validation
+        other = hub_classification(hub_folder, validation=0.3, seed=1)
+        assert other.validation != got.validation and other.sha256 == got.sha256
+
+    def test_a_configuration_is_chosen_by_name(self, hub_folder):
+        for name in ("one", "two"):
+            write_rows(hub_folder / name / "train.jsonl", [{"text": f"{name} to train on"}])
+            write_rows(hub_folder / name / "validation.jsonl", [{"text": f"{name} held out"}])
+        (hub_folder / "README.md").write_text(
+            "---\nconfigs:\n- config_name: one\n  data_dir: one\n"
+            "- config_name: two\n  data_dir: two\n---\n"
+        )
+        assert hub_text(hub_folder, "two").validation == "two held out"
+        for wrong in (None, "three"):
+            with pytest.raises(ValueError, match="a configuration one or two as name") as error:
+                hub_text(hub_folder, wrong)
+            assert one_line(error).endswith(f"got {wrong!r}")
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"train": "all"}, "expected a split 'all', got train, test"),
+            ({}, "expected a split 'validation', got train, test"),
+            ({"column": "sentence"}, "expected a column 'sentence' in train, got text, label, tit"),
+            ({"label": "class"}, "expected a column 'class' in train, got text, label, title"),
+            ({"column": "label"}, "expected text in column 'label', got 3 in row 0 of train"),
+            ({"validation": 0.0}, r"expected text on both sides, got .* with 4 and 0 rows"),
+            ({"validation": 2.0}, r"expected text on both sides, got .* with 0 and 4 rows"),
+        ],
+    )
+    def test_what_is_missing_is_named_with_what_there_is(self, hub_folder, options, message):
+        write_rows(hub_folder / "train.jsonl", ROWS)
+        write_rows(hub_folder / "test.jsonl", HELD_OUT)
+        loaders = [hub_classification] if "label" in options else [hub_classification, hub_text]
+        for load in loaders:
+            with pytest.raises(ValueError, match=message) as error:
+                load(hub_folder, **options)
+            assert one_line(error).startswith(f"{hub_folder}: ")
+
+    @pytest.mark.parametrize("wrong", [None, 0.5, [1]])
+    def test_labels_of_another_kind(self, hub_folder, wrong):
+        data = [{"text": "a", "label": wrong}, {"text": "b", "label": wrong}]
+        (hub_folder).mkdir()
+        for split in ("train", "validation"):
+            (hub_folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, data)))
+        with pytest.raises(ValueError, match="expected in column 'label' a label in") as error:
+            hub_classification(hub_folder)
+        assert f"got {wrong!r}" in one_line(error)
+
+    def test_a_row_without_a_label_among_others(self, hub_folder):
+        data = [{"text": "a", "label": "x"}, {"text": "b", "label": None}]
+        (hub_folder).mkdir()
+        (hub_folder / "train.jsonl").write_text("\n".join(map(json.dumps, data)))
+        (hub_folder / "validation.jsonl").write_text(json.dumps(data[0]))
+        with pytest.raises(ValueError, match="got None") as error:
+            hub_classification(hub_folder)
+        one_line(error)
+
+    def test_of_a_file_that_is_broken_nothing_is_kept(self, hub_folder):
+        write_rows(hub_folder / "train.jsonl", ROWS)
+        whole = (hub_folder / "train.jsonl").read_text(encoding="utf-8")
+        (hub_folder / "train.jsonl").write_text(whole + '{"text": [broken\n', encoding="utf-8")
+        write_rows(hub_folder / "validation.jsonl", HELD_OUT)
+        with pytest.raises(ValueError, match="expected files that datasets can read") as error:
+            hub_text(hub_folder)
+        one_line(error)
+        (hub_folder / "train.jsonl").write_text(whole, encoding="utf-8")
+        assert hub_text(hub_folder).train.endswith("Zoë says “hello”")
+
+    def test_files_whose_columns_differ(self, hub_folder):
+        write_rows(hub_folder / "train.csv", ROWS)
+        write_rows(hub_folder / "validation.csv", [{"text": "a", "other": 1}])
+        with pytest.raises(ValueError, match="expected files that datasets can read") as error:
+            hub_text(hub_folder)
+        one_line(error)
+
+    @pytest.mark.parametrize("files", [[], ["photo.xyz"]])
+    def test_a_folder_without_data(self, hub_folder, files):
+        hub_folder.mkdir()
+        for name in files:
+            (hub_folder / name).touch()
+        with pytest.raises(FileNotFoundError, match="a folder with data files or a") as error:
+            hub_text(hub_folder)
+        assert str(error.value).startswith(f"{hub_folder}: ") and "\n" not in str(error.value)
+
+    @pytest.mark.parametrize("wrong", ["csv", "no/such/folder", "a b/c", ""])
+    def test_what_is_neither_a_folder_nor_an_id(self, hub_cache, wrong):
+        with pytest.raises(FileNotFoundError, match="expected a folder or a Hub id") as error:
+            hub_text(wrong)
+        assert str(error.value).startswith(f"{wrong}: ")
+
+    def test_offline(self, hub_cache):
+        for load in (hub_text, hub_classification):
+            with pytest.raises(ConnectionError) as error:
+                load("owner/name", revision="v1")
+            assert str(error.value) == (
+                "owner/name at v1: no such folder, the data set is not in the cache, and the Hub "
+                "cannot be reached (ConnectionError)"
+            )
+        assert not hub_cache.exists() or not list(hub_cache.rglob("*.arrow"))
+
+    def test_from_the_cache_without_a_network(self, hub_folder, hub_cache):
+        write_rows(hub_folder / "train.jsonl", ROWS)
+        write_rows(hub_folder / "validation.jsonl", HELD_OUT)
+        want = hub_classification(hub_folder)
+        # as `datasets` keeps a data set of the Hub: owner___name / configuration / version / commit
+        (info,) = hub_cache.rglob("dataset_info.json")
+        kept = hub_cache / "owner___name" / "default" / "0.0.0" / ("0123456789" * 4)
+        shutil.copytree(info.parent, kept)
+        for path in kept.glob("*.arrow"):
+            path.rename(path.with_name(f"name-{path.name.split('-')[-1]}"))
+        assert hub_classification("owner/name") == want
+        assert hub_text("owner/name") == hub_text(hub_folder)
+
+    @pytest.mark.parametrize(
+        ("cls", "kind", "message"),
+        [
+            (errors.LocalEntryNotFoundError, ConnectionError, "the Hub cannot be reached"),
+            (errors.OfflineModeIsEnabled, ConnectionError, "the Hub cannot be reached"),
+            (errors.HfHubHTTPError, ConnectionError, "the Hub cannot be reached"),
+            (TimeoutError, ConnectionError, "the Hub cannot be reached"),
+            (errors.RepositoryNotFoundError, FileNotFoundError, "or a public data set"),
+            (errors.GatedRepoError, FileNotFoundError, "or a public data set"),
+            (errors.RevisionNotFoundError, FileNotFoundError, "or a public data set"),
+            (errors.HFValidationError, FileNotFoundError, "or a public data set"),
+            (datasets.exceptions.DatasetNotFoundError, FileNotFoundError, "or a public data set"),
+        ],
+    )
+    def test_what_the_hub_refuses_is_one_line(self, hub_cache, monkeypatch, cls, kind, message):
+        def load_dataset(*_, **__):
+            error = cls.__new__(cls)  # without the request that it usually carries
+            Exception.__init__(error, "many\nlines\nof advice")
+            raise error
+
+        monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+        with pytest.raises(kind, match=message) as caught:
+            hub_text("owner/name", revision="v1")
+        assert "\n" not in str(caught.value) and str(caught.value).startswith("owner/name at v1: ")
+
+    def test_any_other_error_is_not_hidden(self, hub_cache, monkeypatch):
+        def load_dataset(*_, **__):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+        with pytest.raises(OSError, match="No space left"):
+            hub_text("owner/name")
+
+    def test_without_the_package(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "datasets", None)
+        with pytest.raises(ImportError, match=r"^owner/name: .* need `pip install datasets`$"):
+            hub_text("owner/name")
+
+
+@pytest.mark.parametrize(
+    "closed",
+    [{"HF_HUB_OFFLINE": "1"}, {"HTTPS_PROXY": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"}],
+)
+def test_offline_for_real(tmp_path, closed):
+    """In a process of its own: told to be offline, and with a proxy at which nobody answers."""
+    code = (
+        "import time\n"
+        "time.sleep = lambda seconds: None  # between retries\n"
+        "from lib.data import hub_text\n"
+        "try: hub_text('owner/name')\n"
+        "except ConnectionError as error: print(error)\n"
+    )
+    environment = {**os.environ, **closed, "HF_HOME": str(tmp_path), "NO_PROXY": ""}
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    )
+    assert process.stdout.startswith("owner/name: no such folder, the data set is not in the cache")
+    assert process.stdout.count("\n") == 1, process.stderr
 
 
 class TestCharacterVocabulary:
