@@ -20,6 +20,7 @@ from lib.teaching.components import (
     AttentionRows,
     Component,
     CurveExplorer,
+    PositionRotation,
     TemperatureSoftmax,
     base,
 )
@@ -68,8 +69,9 @@ def every():
     """One of each component."""
     return [
         rows(name="rows"),
-        TemperatureSoftmax(samples=4, name="softmax"),
         CurveExplorer([0, 1, 2], [1, 2], {"c": [[0, 1, 4], [0, 2, 8]]}, name="curves"),
+        PositionRotation(name="rotation"),
+        TemperatureSoftmax(samples=4, name="softmax"),
     ]
 
 

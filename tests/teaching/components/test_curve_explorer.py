@@ -101,6 +101,7 @@ def test_state_starts_in_the_middle_and_forgives_rounding():
     [
         ("value", 1.5, r"value: expected one of the given ones, as 1.702, got 1.5"),
         ("at", 4.1, r"at: expected one of the given ones, as 4, got 4.1"),
+        ("value", 1.7019, r"value: expected one of the given ones, as 1.702, got 1.7019"),
         ("at", math.nan, r"at: expected a finite number, got nan"),
         ("value", "1", r"value: expected a finite number, got '1'"),
         ("value", True, r"value: expected a finite number, got True"),
@@ -216,6 +217,9 @@ def test_limits_hold_all_and_a_margin():
     span = 4 - lowest
     assert low == pytest.approx(lowest - 0.04 * span)
     assert high == pytest.approx(4 + 0.04 * span)
+    ticks = page_state(swishes())["data"]["ticks"]
+    assert [place for place, _ in ticks[0]] == [-4, -2, 0, 2, 4]
+    assert [place for place, _ in ticks[1]] == [0, 1, 2, 3, 4]  # none outside the picture
     flat = CurveExplorer([0, 1], [1, 2], {"c": [[3, 3], [3, 3]]})
     assert flat.limits == (2.0, 4.0)
 
