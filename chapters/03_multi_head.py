@@ -42,7 +42,6 @@ root = next(
 sys.path.insert(0, str(root))
 
 # %% tags=["hide-input"]
-import json
 import math
 from contextlib import contextmanager
 
@@ -80,6 +79,7 @@ from lib.teaching import (
 from lib.teaching.diagrams import Matrix, matrix_products
 from lib.teaching.figures import COLORS, heatmap
 from lib.teaching.measure import flops
+from lib.teaching.recorded import recorded
 from lib.training import evaluate, fit
 
 device = start(seed=0)
@@ -1055,12 +1055,11 @@ check("eight and sixteen overlap", max(results[16]) > min(results[8]))
 # file that the next cell reads.
 
 # %%
-record = root / "book" / "experiments" / "multi_head_depth"
-recorded = json.loads(record.with_suffix(".json").read_text("utf8"))
-print(recorded["command"], "· torch", recorded["torch"])
-print(recorded["setting"], "· sha256", recorded["text_sha256"][:16])
+record = recorded("multi_head_depth")
+*setting, (_, text_sha256) = record["settings"].items()
+print(dict(setting), "· sha256", text_sha256[:16])
 deep = {}
-for run in recorded["runs"]:
+for run in record["results"]["runs"]:
     arm = (run["layers"], run["learning_rate"])
     deep.setdefault(arm, {}).setdefault(run["heads"], []).append(run["loss"])
 print("layers, rate   " + "".join(f"{k:>8} heads " for k in head_counts))

@@ -41,7 +41,6 @@ root = next(
 sys.path.insert(0, str(root))
 
 # %% tags=["hide-input"]
-import json
 import math
 
 import matplotlib.pyplot as plt
@@ -69,6 +68,7 @@ from lib.teaching import (
     start,
 )
 from lib.teaching.figures import COLORS
+from lib.teaching.recorded import recorded
 from lib.training import fit
 
 device = start(seed=0)
@@ -1100,7 +1100,7 @@ check(
 # ### A Transformer on text
 #
 # Now a language model of characters, on the language reference that ships with Python. The teacher
-# has {glue:text}`distillation-text-layers` layers and is trained for
+# has {glue:text}`distillation-text-depth` layers and is trained for
 # {glue:text}`distillation-text-teacher-steps` steps; the student has every other layer and
 # {glue:text}`distillation-text-steps` steps. A student can get two things from its teacher: its
 # *answers*, as the loss {eq}`def-distillation-triple`, and its *weights*, as a start. That makes four
@@ -1108,15 +1108,14 @@ check(
 # answers, so one student alone is given twice the steps. And the parts of the triple are left out,
 # one at a time.
 #
-# This takes a quarter of an hour or more, so the chapter reads a recorded result. The model is
+# This takes longer than a page should run, so the chapter reads a recorded result. The model is
 # causal, so every character has a label, where a masked model has one for a small share of its
 # tokens.
 
 # %%
-record_file = root / "book" / "experiments" / "distillation"
-record = json.loads(record_file.with_suffix(".json").read_text("utf8"))
-print(record["command"])
-print(f"torch {record['torch']}, text {record['text_sha256'][:16]}")
+record = recorded("distillation")
+settings, record = record["settings"], record["results"]
+print(f"text {record['text_sha256'][:16]}")
 print(f"teacher {record['teacher_parameters']:,} parameters, ", end="")
 print(f"students {record['student_parameters']:,}")
 print(
@@ -1133,9 +1132,9 @@ for name, losses in record["arms"].items():
     )
 glue("distillation-text-teacher", record["teacher"])
 glue("distillation-text-untrained", record["untrained_layers"])
-glue("distillation-text-layers", record["teacher_layers"])
-glue("distillation-text-teacher-steps", record["teacher_steps"])
-glue("distillation-text-steps", record["student_steps"])
+glue("distillation-text-depth", settings["teacher_layers"])
+glue("distillation-text-teacher-steps", settings["teacher_steps"])
+glue("distillation-text-steps", settings["student_steps"])
 answers = text_mean["alone"] - text_mean["distilled"]
 weights = text_mean["alone"] - text_mean["layers"]
 on_top = text_mean["layers"] - text_mean["both"]

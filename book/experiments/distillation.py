@@ -1,9 +1,9 @@
 """Distil a small Transformer on real text, and write down what each arm reached.
 
-    OMP_NUM_THREADS=1 python book/experiments/distillation.py
+    python book/experiments/distillation.py
 
-writes distillation.json beside this file, which chapter 14_distillation reads. It takes about a
-quarter of an hour on one thread. The teacher is a causal language model of characters; a student
+writes distillation.json beside this file, which chapter 14_distillation reads. It takes about
+half an hour on one thread. The teacher is a causal language model of characters; a student
 has every other one of its layers. All students see the same batches in the same order for one seed.
 
 The file is written anew after every run, at once or not at all, so it may be stopped.
@@ -11,9 +11,6 @@ The file is written anew after every run, at once or not at all, so it may be st
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 import sys
 import time
 from pathlib import Path
@@ -32,8 +29,11 @@ from lib.data import (  # noqa: E402
 )
 from lib.layers import EncoderLayer, LayerNorm, initialise  # noqa: E402
 from lib.losses import distilbert_loss, masked_lm_loss  # noqa: E402
+from lib.teaching.recorded import record  # noqa: E402
 from lib.training import evaluate, fit  # noqa: E402
 
+RESULTS = Path(__file__).with_suffix(".json")
+COMMAND = "python book/experiments/distillation.py"
 SIZES = {"length": 64, "batch": 16, "d_model": 96, "num_heads": 4, "teacher_layers": 6}
 TRAINING = {"teacher_steps": 2500, "student_steps": 500, "learning_rate": 3e-3, "temperature": 2.0}
 SEEDS = [0, 1, 2]
@@ -89,7 +89,8 @@ def from_teacher(teacher: CausalLM, vocab_size: int) -> CausalLM:
     return student
 
 
-def main() -> None:
+def main(path: Path = RESULTS) -> None:
+    """Train the teacher, then every student; the file at `path` is whole after each of them."""
     torch.set_num_threads(1)
     text = topics_text(seed=0)
     vocabulary = CharacterVocabulary.from_text(text.train + text.validation)
@@ -101,7 +102,7 @@ def main() -> None:
         generator = torch.Generator().manual_seed(seed)
         return lambda: random_windows(train, SIZES["batch"], SIZES["length"], generator)
 
-    began = time.time()
+    began = time.perf_counter()
     torch.manual_seed(0)
     teacher, draw = CausalLM(V, SIZES["teacher_layers"]), batches(1000)
 
@@ -113,23 +114,15 @@ def main() -> None:
     fit(teacher, teacher_loss, steps=TRAINING["teacher_steps"], learning_rate=rate)
     teacher.eval()
     count = lambda model: sum(p.numel() for p in model.parameters())  # noqa: E731
-    record = {
-        "command": "OMP_NUM_THREADS=1 python book/experiments/distillation.py",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "machine": f"{platform.machine()}, 1 thread",
+    settings = {**SIZES, **TRAINING, "weights": list(TRIPLE), "seeds": SEEDS}
+    results = {
         "text_sha256": text.sha256,
         "vocabulary": V,
         "training_characters": len(train),
-        **SIZES,
-        **TRAINING,
-        "weights": list(TRIPLE),
-        "seeds": SEEDS,
         "teacher_parameters": count(teacher),
         "student_parameters": count(from_teacher(teacher, V)),
         "teacher": evaluate(teacher, *validation),
         "untrained_layers": evaluate(from_teacher(teacher, V), *validation),
-        "seconds": 0.0,
         "arms": {},
     }
 
@@ -162,15 +155,19 @@ def main() -> None:
         fit(student, student_loss, steps=steps, learning_rate=rate)
         return evaluate(student, *validation)
 
-    path = Path(__file__).with_suffix(".json")
     for name in ARMS:
         for seed in SEEDS:
-            record["arms"].setdefault(name, []).append(student_run(name, seed))
-            record["seconds"] = round(time.time() - began)
-            print(f"{record['seconds']:5d} s  {name:18}{record['arms'][name][-1]:.4f}", flush=True)
-            scratch = path.with_suffix(".tmp")
-            scratch.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-            os.replace(scratch, path)
+            results["arms"].setdefault(name, []).append(student_run(name, seed))
+            seconds = time.perf_counter() - began
+            print(f"{seconds:5.0f} s  {name:18}{results['arms'][name][-1]:.4f}", flush=True)
+            record(
+                path,
+                command=COMMAND,
+                hardware="2 CPU cores, one thread used",
+                seconds=seconds,
+                settings=settings,
+                results=results,
+            )
 
 
 if __name__ == "__main__":

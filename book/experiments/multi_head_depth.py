@@ -1,6 +1,6 @@
 """How many heads, with more layers and a longer training than chapter 03_multi_head can run itself.
 
-    OMP_NUM_THREADS=1 .venv/bin/python book/experiments/multi_head_depth.py
+    python book/experiments/multi_head_depth.py
 
 trains a character model of one and of two pre-norm blocks with 1, 2, 4, 8 and 16 heads, three seeds
 each, and writes multi_head_depth.json beside itself, which the chapter reads: a quarter of an hour
@@ -9,9 +9,10 @@ on one core. A run that is in the file already is not run again, so an interrupt
 
 from __future__ import annotations
 
+import itertools
 import json
-import os
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -28,10 +29,11 @@ from lib.data import (  # noqa: E402
     topics_text,
 )
 from lib.layers import EncoderLayer, LayerNorm, initialise  # noqa: E402
+from lib.teaching.recorded import record  # noqa: E402
 from lib.training import evaluate, fit  # noqa: E402
 
 RESULTS = Path(__file__).with_suffix(".json")
-COMMAND = "OMP_NUM_THREADS=1 .venv/bin/python book/experiments/multi_head_depth.py"
+COMMAND = "python book/experiments/multi_head_depth.py"
 SETTING = {"d_model": 64, "d_ff": 128, "length": 32, "batch_size": 16, "steps": 1500}
 HEADS, SEEDS = (1, 2, 4, 8, 16), (0, 1, 2)
 ARMS = ((1, 5e-3), (2, 5e-3), (2, 2.5e-3))  # layers, learning rate
@@ -91,29 +93,31 @@ def main(
 ) -> None:
     """Make every run that the file at `path` does not hold yet; it is whole after each of them."""
     torch.set_num_threads(1)
-    head = {
-        "command": COMMAND,
-        "torch": torch.__version__.partition("+")[0],
-        "text_sha256": topics_text(seed=0).sha256,
-        "setting": setting,
-    }
-    found = json.loads(path.read_text("utf8")) if path.exists() else head | {"runs": []}
-    if {key: found[key] for key in head} != head:
-        raise ValueError(f"{path}: expected results of {head}, got those of something else")
-    done = {(r["layers"], r["learning_rate"], r["heads"], r["seed"]) for r in found["runs"]}
-    for layers, learning_rate in arms:
-        for num_heads in heads:
-            for seed in seeds:
-                if (layers, learning_rate, num_heads, seed) in done:
-                    continue
-                result = run(layers, num_heads, seed, learning_rate, setting)
-                found["runs"].append(result)
-                print(result, flush=True)
-                whole = json.dumps(found | {"runs": None}, indent=2)
-                lines = ",\n".join(f"    {json.dumps(r)}" for r in found["runs"])
-                scratch = path.with_suffix(".part")
-                scratch.write_text(whole.replace("null", f"[\n{lines}\n  ]") + "\n", "utf8")
-                os.replace(scratch, path)
+    settings = {**setting, "text_sha256": topics_text(seed=0).sha256}
+    runs, seconds = [], 0.0
+    if path.exists():
+        found = json.loads(path.read_text("utf8"))
+        if found["settings"] != settings:
+            raise ValueError(
+                f"{path}: expected results of {settings}, got those of {found['settings']}"
+            )
+        runs, seconds = found["results"]["runs"], found["seconds"]
+    done = {(r["layers"], r["learning_rate"], r["heads"], r["seed"]) for r in runs}
+    for (layers, learning_rate), num_heads, seed in itertools.product(arms, heads, seeds):
+        if (layers, learning_rate, num_heads, seed) in done:
+            continue
+        began = time.perf_counter()
+        runs.append(run(layers, num_heads, seed, learning_rate, setting))
+        print(runs[-1], flush=True)
+        seconds += time.perf_counter() - began
+        record(
+            path,
+            command=COMMAND,
+            hardware="2 CPU cores, one thread used",
+            seconds=seconds,
+            settings=settings,
+            results={"runs": runs},
+        )
 
 
 if __name__ == "__main__":

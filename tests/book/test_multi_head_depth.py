@@ -2,11 +2,12 @@
 
 import importlib.util
 import itertools
-import json
 from pathlib import Path
 
 import pytest
 import torch
+
+from lib.teaching.recorded import recorded
 
 SCRIPT = Path(__file__).parents[2] / "book" / "experiments" / "multi_head_depth.py"
 TINY = {"d_model": 8, "d_ff": 8, "length": 8, "batch_size": 2, "steps": 2}
@@ -28,17 +29,18 @@ def one_thread():
 
 
 def test_the_recorded_file_holds_every_run_once(depth):
-    recorded = json.loads(depth.RESULTS.read_text("utf8"))
-    assert recorded["setting"] == depth.SETTING
-    assert recorded["command"] == depth.COMMAND
+    record = recorded("multi_head_depth")
+    assert depth.SETTING.items() <= record["settings"].items()
+    assert record["command"] == depth.COMMAND
     assert SCRIPT.name in depth.COMMAND
-    found = [((r["layers"], r["learning_rate"]), r["heads"], r["seed"]) for r in recorded["runs"]]
+    runs = record["results"]["runs"]
+    found = [((r["layers"], r["learning_rate"]), r["heads"], r["seed"]) for r in runs]
     assert sorted(found) == sorted(itertools.product(depth.ARMS, depth.HEADS, depth.SEEDS))
 
 
 def test_the_number_of_heads_changes_no_parameter_count(depth):
-    recorded = json.loads(depth.RESULTS.read_text("utf8"))
-    counts = {(r["layers"], r["parameters"]) for r in recorded["runs"]}
+    runs = recorded("multi_head_depth")["results"]["runs"]
+    counts = {(r["layers"], r["parameters"]) for r in runs}
     assert len(counts) == len({layers for layers, _ in counts}) == 2
 
 
@@ -56,19 +58,19 @@ def test_an_interrupted_run_goes_on(depth, tmp_path, one_thread):
     path = tmp_path / "results.json"
     arms = ((1, 1e-2),)
     depth.main(path, TINY, arms, heads=(1,), seeds=(0,))
-    first = json.loads(path.read_text("utf8"))
-    assert len(first["runs"]) == 1 and first["runs"][0]["heads"] == 1
+    first = recorded("results", folder=tmp_path)
+    assert [r["heads"] for r in first["results"]["runs"]] == [1]
     depth.main(path, TINY, arms, heads=(1, 2), seeds=(0,))
-    second = json.loads(path.read_text("utf8"))
-    assert second["runs"][0] == first["runs"][0]
-    assert [r["heads"] for r in second["runs"]] == [1, 2]
-    assert second["runs"][0]["parameters"] == second["runs"][1]["parameters"]
-    assert second["runs"][0]["loss"] != second["runs"][1]["loss"]
-    assert second["runs"][1] == depth.run(1, 2, 0, 1e-2, TINY)
+    second = recorded("results", folder=tmp_path)
+    one, two = second["results"]["runs"]
+    assert one == first["results"]["runs"][0]
+    assert two == depth.run(1, 2, 0, 1e-2, TINY)
+    assert one["parameters"] == two["parameters"] and one["loss"] != two["loss"]
+    assert second["seconds"] >= first["seconds"]
 
 
 def test_results_of_another_setting_are_not_mixed_in(depth, tmp_path, one_thread):
     path = tmp_path / "results.json"
     depth.main(path, TINY, ((1, 1e-2),), heads=(1,), seeds=(0,))
-    with pytest.raises(ValueError, match="got those of something else"):
+    with pytest.raises(ValueError, match="expected results of"):
         depth.main(path, TINY | {"steps": 3}, ((1, 1e-2),), heads=(1,), seeds=(0,))
