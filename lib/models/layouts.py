@@ -135,3 +135,36 @@ DISTILBERT_LAYOUT = Layout(
     },
     copies={"vocab_projector.weight": "distilbert.embeddings.word_embeddings.weight"},
 )
+
+# RoBERTa's names, which are BERT's but for the head, and three projections more.
+_LONGFORMER_ENCODER = {
+    ours.removeprefix("encoder."): theirs.replace("bert.", "longformer.", 1)
+    for ours, theirs in BERT_LAYOUT.weights.items()
+    if ours.startswith("encoder.")
+}
+
+LONGFORMER_LAYOUT = Layout(
+    model_type="longformer",
+    architecture="LongformerForMaskedLM",
+    options=BERT_LAYOUT.options | {"window": "attention_window", "pad_token_id": "pad_token_id"},
+    required=(*_SIZES, "window"),
+    fixed=_TIED,
+    weights=_LONGFORMER_ENCODER
+    | {
+        f"layers.*.attention.global_{name}_projection": (
+            f"longformer.encoder.layer.*.attention.self.{name}_global"
+        )
+        for name in ("query", "key", "value")
+    }
+    | {
+        "head.transform": "lm_head.dense",
+        "head.norm": "lm_head.layer_norm",
+        "head.bias": "lm_head.bias",
+    },
+    copies={
+        "lm_head.decoder.weight": "longformer.embeddings.word_embeddings.weight",
+        "lm_head.decoder.bias": "lm_head.bias",
+    },
+    # A pooler, where a file has one, is not a part of the masked language model.
+    ignored=(r"position_ids$", r"^longformer\.pooler\."),
+)

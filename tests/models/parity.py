@@ -86,7 +86,8 @@ def measure(
 ) -> Parity:
     """Feed both; `outputs` names the reference's logits in the order of ours."""
     with torch.no_grad():
-        got = ours(inputs["input_ids"], **{k: v for k, v in inputs.items() if k != "input_ids"})
+        (_, first), *others = inputs.items()  # ids or pixels come by position, the rest by name
+        got = ours(first, **dict(others))
         want = reference(**inputs)
     got = got if isinstance(got, tuple) else (got,)
     assert len(got) == len(outputs), f"expected outputs {outputs}, got {len(got)} of them"
@@ -126,7 +127,8 @@ def first_divergence(
     Compared are the layers with weights that stand in the layout's table on both sides as modules
     of one input and one output: linear maps, norms, embeddings. A mistake between two of them (a
     scale in the attention, an activation) shows at the next: "output_projection", "contract".
-    None if all of them agree, so that the mistake lies behind the last of them.
+    None if all of them agree, so that the mistake lies behind the last of them. Where the official
+    code has its dimensions in another order (Longformer's queries), layers are passed over.
     """
     pairs = {}
     for name, module in ours.named_modules():
@@ -136,7 +138,8 @@ def first_divergence(
     got = _outputs(ours, list(pairs), inputs)
     want = _outputs(reference, list(pairs.values()), inputs)
     for name, output in got.items():  # in the order of execution
-        if not _error(output, want[pairs[name]]) <= tolerance:
+        theirs = want[pairs[name]]
+        if output.shape == theirs.shape and not _error(output, theirs) <= tolerance:
             return name
     return None
 
