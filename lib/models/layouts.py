@@ -168,3 +168,44 @@ LONGFORMER_LAYOUT = Layout(
     # A pooler, where a file has one, is not a part of the masked language model.
     ignored=(r"position_ids$", r"^longformer\.pooler\."),
 )
+
+VIT_LAYOUT = Layout(
+    model_type="vit",
+    architecture="ViTForImageClassification",
+    options={
+        "image_size": "image_size",
+        "patch_size": "patch_size",
+        "num_channels": "num_channels",
+        "num_classes": "num_labels",
+        "d_model": "hidden_size",
+        "num_layers": "num_hidden_layers",
+        "num_heads": "num_attention_heads",
+        "d_ff": "intermediate_size",
+        "activation": "hidden_act",
+        "dropout": "hidden_dropout_prob",
+        "attention_dropout": "attention_probs_dropout_prob",
+        "eps": "layer_norm_eps",
+        "init_std": "initializer_range",
+    },
+    required=(
+        *("image_size", "patch_size", "num_classes"),
+        *("d_model", "num_layers", "num_heads", "d_ff"),
+    ),
+    fixed={"qkv_bias": True},
+    # The names in the files: since its version 5, transformers calls the modules otherwise.
+    weights={
+        "embeddings.projection": "vit.embeddings.patch_embeddings.projection",
+        "embeddings.class_token": "vit.embeddings.cls_token",
+        "embeddings.position": "vit.embeddings.position_embeddings",
+        "layers.*.attention.query_projection": "vit.encoder.layer.*.attention.attention.query",
+        "layers.*.attention.key_projection": "vit.encoder.layer.*.attention.attention.key",
+        "layers.*.attention.value_projection": "vit.encoder.layer.*.attention.attention.value",
+        "layers.*.attention.output_projection": "vit.encoder.layer.*.attention.output.dense",
+        "layers.*.attention_norm": "vit.encoder.layer.*.layernorm_before",
+        "layers.*.feed_forward.expand": "vit.encoder.layer.*.intermediate.dense",
+        "layers.*.feed_forward.contract": "vit.encoder.layer.*.output.dense",
+        "layers.*.feed_forward_norm": "vit.encoder.layer.*.layernorm_after",
+        "norm": "vit.layernorm",
+        "classifier": "classifier",
+    },
+)

@@ -10,6 +10,7 @@ has to be written for a new family.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -149,6 +150,7 @@ def _counterpart(name: str, module: nn.Module, layout: Layout) -> str | None:
     weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor) or type(module).__name__ not in (
         "Linear",
+        "Conv2d",
         "Embedding",
         "LayerNorm",
     ):
@@ -160,7 +162,7 @@ def _outputs(model: nn.Module, names: list[str], inputs: Mapping[str, Tensor]) -
     """What these modules return in one pass, in the order in which they do."""
     seen: dict[str, Tensor] = {}
     hooks = [
-        model.get_submodule(name).register_forward_hook(
+        model.get_submodule(_as_module(model, name)).register_forward_hook(
             lambda module, args, output, name=name: seen.update({name: output.detach().clone()})
         )
         for name in names
@@ -172,6 +174,26 @@ def _outputs(model: nn.Module, names: list[str], inputs: Mapping[str, Tensor]) -
         for hook in hooks:
             hook.remove()
     return seen
+
+
+# What version 5 of transformers calls modules whose tensors keep their old names in the files.
+_RENAMED = (
+    (r"^vit\.encoder\.layer\.", "vit.layers."),
+    (r"\.attention\.attention\.(query|key|value)$", r".attention.\1"),
+    (r"\.attention\.(q|k|v)(uery|ey|alue)$", r".attention.\1_proj"),
+    (r"\.attention\.output\.dense$", ".attention.o_proj"),
+    (r"\.intermediate\.dense$", ".mlp.fc1"),
+    (r"\.output\.dense$", ".mlp.fc2"),
+)
+
+
+def _as_module(model: nn.Module, name: str) -> str:
+    """The module of this name in the files."""
+    if name in dict(model.named_modules()):
+        return name
+    for pattern, new in _RENAMED:
+        name = re.sub(pattern, new, name)
+    return name
 
 
 def _error(got: Tensor, want: Tensor) -> float:
