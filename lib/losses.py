@@ -8,6 +8,7 @@ dimensions of tokens, such as (batch, length); there may be any number of them.
 * `masked_lm_loss`: guess the hidden tokens (BERT, and ELECTRA's generator);
 * `replaced_token_loss`: tell replaced tokens from original ones (ELECTRA's discriminator), with the
   labels of `replaced_tokens`;
+* `next_sentence_loss`: tell whether B follows A (BERT);
 * `distillation_loss`: match a teacher's distribution; `cosine_loss`: match the direction of its
   hidden vectors; `distilbert_loss`: both, and the masked tokens.
 
@@ -43,6 +44,7 @@ __all__ = [
     "distilbert_loss",
     "distillation_loss",
     "masked_lm_loss",
+    "next_sentence_loss",
     "replaced_token_loss",
     "replaced_tokens",
 ]
@@ -88,6 +90,40 @@ def masked_lm_loss(
     log_p = F.log_softmax(_upcast(logits), dim=-1)  # (..., V)
     loss = -log_p.gather(-1, target.unsqueeze(-1)).squeeze(-1)  # (...)
     return _reduce(loss, selected, reduction)
+
+
+def next_sentence_loss(logits: Tensor, labels: Tensor, *, reduction: str = "mean") -> Tensor:
+    """Cross-entropy of one question for each pair of texts: does B follow A, or was it drawn?
+
+        L = −(1/B) Σ_b log softmax(logits_b)[labels_b]
+
+    Parameters
+    ----------
+    logits : (..., 2)
+        Column 0 = B follows A, column 1 = B was drawn at random, as in official checkpoints.
+    labels : (...), integers
+        **0 = B follows A, 1 = drawn at random**, or -100 for a pair that does not count. Booleans
+        are refused, as True reads like "follows".
+    reduction : "mean", "sum" or "none"
+
+    Returns a scalar, or (...) for "none". A model that knows nothing starts near ln 2.
+
+    BERT's objective is the sum of this mean over pairs and `masked_lm_loss`, a mean over tokens.
+
+    Raises ValueError for a wrong shape, dtype, device or option, TypeError for no tensor; a label
+    outside 0, 1 is torch's error.
+
+    Source: Devlin et al. 2019, arXiv:1810.04805, section 3.1, task 2, and A.2 (the sum).
+    Derived in chapter 11_bert.
+
+    >>> logits = torch.tensor([[3.0, -3.0], [0.0, 0.0]])  # sure that B follows; at a loss
+    >>> next_sentence_loss(logits, torch.tensor([0, 1]), reduction="none")
+    tensor([0.0025, 0.6931])
+    """
+    _validate("logits", logits, _FLOATS, rows=True)
+    if logits.shape[-1] != 2:
+        raise ValueError(f"logits: expected shape (..., 2), got {tuple(logits.shape)}")
+    return masked_lm_loss(logits, labels, reduction=reduction)
 
 
 def replaced_token_loss(

@@ -21,6 +21,7 @@ from lib.losses import (
     distilbert_loss,
     distillation_loss,
     masked_lm_loss,
+    next_sentence_loss,
     replaced_token_loss,
     replaced_tokens,
 )
@@ -1080,3 +1081,37 @@ def test_bad_weights(weights):
         distilbert_loss(**make_triple(), weights=weights)
     message = f"weights: expected three finite numbers of at least 0, got {weights!r}"
     assert str(caught.value) == message
+
+
+# ---------------------------------------------------------------- does B follow A
+
+
+@every_reduction
+def test_next_sentence_by_hand_and_by_torch(reduction):
+    logits, labels = randn(7, 2), torch.tensor([0, 1, 1, 0, -100, 0, 1])
+    got = next_sentence_loss(logits, labels, reduction=reduction)
+    want = F.cross_entropy(logits, labels, reduction=reduction)
+    assert_close(got, want)
+    pairs = zip(logits.tolist(), labels.tolist(), strict=True)
+    flat = [0.0 if y == -100 else -log_softmax(row)[y] for row, y in pairs]
+    assert_close(got, reduced(torch.tensor(flat, dtype=torch.float64), labels != -100, reduction))
+
+
+def test_next_sentence_column_0_says_that_b_follows():
+    sure = torch.tensor([[20.0, -20.0]])
+    assert next_sentence_loss(sure, torch.tensor([0])) < 1e-6
+    assert next_sentence_loss(sure, torch.tensor([1])) == 40.0
+    assert_close(next_sentence_loss(torch.zeros(3, 2).double(), ids(3)).item(), math.log(2))
+
+
+def test_next_sentence_refuses():
+    with pytest.raises(ValueError, match=r"^logits: expected shape \(\.\.\., 2\), got \(3, 1\)$"):
+        next_sentence_loss(t(3, 1), ids(3))
+    with pytest.raises(ValueError, match=r"^labels: expected an integer dtype, got torch.bool$"):
+        next_sentence_loss(t(3, 2), torch.zeros(3, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"^labels: expected shape \(3,\), got \(2,\)$"):
+        next_sentence_loss(t(3, 2), ids(2))
+    with pytest.raises(ValueError, match=r"^logits: expected shape \(\.\.\., k\) with k ≥ 1, got"):
+        next_sentence_loss(t(), ids())
+    with pytest.raises(TypeError, match=r"^logits: expected a torch.Tensor, got list$"):
+        next_sentence_loss([[0.0, 1.0]], ids(1))
