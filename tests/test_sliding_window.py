@@ -172,12 +172,14 @@ def test_masks_match_the_leading_dimensions_from_the_left(attend):
 
 
 @every_function
-def test_masks_of_different_depth_combine(attend):
-    q, k, v = make()
-    key_mask, global_mask = draw((37,), 0.7), draw((2, 3, 37), 0.2, seed=1)
+@pytest.mark.parametrize("shape", [(37,), (3, 37)])
+def test_masks_of_different_depth_combine(attend, shape):
+    q, k, v = make((3, 3))
+    key_mask, global_mask = draw(shape, 0.7), draw((3, 3, 37), 0.2, seed=1)
     got = attend(q, k, v, 8, key_mask=key_mask, global_mask=global_mask)
-    for i, j in itertools.product(range(2), range(3)):
-        row = attend(q[i, j], k[i, j], v[i, j], 8, key_mask=key_mask, global_mask=global_mask[i, j])
+    for i, j in itertools.product(range(3), range(3)):
+        real = key_mask if len(shape) == 1 else key_mask[i]
+        row = attend(q[i, j], k[i, j], v[i, j], 8, key_mask=real, global_mask=global_mask[i, j])
         assert_close(got[i, j], row)
 
 

@@ -349,3 +349,11 @@ def test_a_checkpoint_without_windows_is_refused(tmp_path):
     path.write_text(path.read_text().replace("attention_window", "attention_windows"))
     with pytest.raises(CheckpointError, match=r"^config.json: expected a value for attention_w"):
         Longformer.from_pretrained(tmp_path)
+
+
+def test_attention_dropout_reaches_the_windows():
+    config = dataclasses.replace(SMALL, dropout=0.0, attention_dropout=0.3)
+    model, ids = Longformer(config), batch()["input_ids"]
+    assert not torch.equal(model(ids), model(ids))
+    model = Longformer(dataclasses.replace(config, attention_dropout=0.0))
+    assert torch.equal(model(ids), model(ids))
