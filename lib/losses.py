@@ -1,10 +1,11 @@
-"""What a pre-trained encoder is trained on: masked tokens, replaced tokens, and a teacher.
+"""What pre-training minimises: the next token, masked tokens, replaced tokens, and a teacher.
 
-Derived in chapters 13_replaced_token_detection and 14_distillation.
+Derived in chapters 10_gpt, 13_replaced_token_detection and 14_distillation.
 
 Shapes are written with V words in the vocabulary, d features of a hidden vector, and "..." for the
 dimensions of tokens, such as (batch, length); there may be any number of them.
 
+* `causal_lm_loss`: guess the next token (GPT);
 * `masked_lm_loss`: guess the hidden tokens (BERT, and ELECTRA's generator);
 * `replaced_token_loss`: tell replaced tokens from original ones (ELECTRA's discriminator), with the
   labels of `replaced_tokens`;
@@ -38,6 +39,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = [
+    "causal_lm_loss",
     "cosine_loss",
     "count_tokens",
     "distilbert_loss",
@@ -46,6 +48,53 @@ __all__ = [
     "replaced_token_loss",
     "replaced_tokens",
 ]
+
+
+def causal_lm_loss(
+    logits: Tensor, labels: Tensor, ignore_index: int = -100, *, reduction: str = "mean"
+) -> Tensor:
+    """Cross-entropy of every token, given those before it.
+
+        L = −(1/|S|) Σ_{t ∈ S} log softmax(logits_{t−1})[labels_t],
+        S = {t ≥ 1 : labels_t ≠ ignore_index}
+
+    Parameters
+    ----------
+    logits : (..., n, V)
+        Those at t − 1 are for the token at t; those at the last position are for a token that is
+        not there, and no loss reaches them.
+    labels : (..., n), integers
+        **The input itself**, `labels = input_ids`: the shift by one position is inside. Labels that
+        were shifted before are shifted twice and teach the token after the next. Without any shift
+        (`masked_lm_loss` of the same two tensors) each label stands in the input of its own
+        position, and a model that copies has loss 0: mistake D39. `ignore_index` where a token is
+        not to be guessed, as in padding: `input_ids.masked_fill(attention_mask == 0, -100)`.
+    ignore_index : int
+    reduction : "mean", "sum" or "none"
+        "mean" divides by |S|, at most n − 1 a sequence; for `count_tokens` that is
+        `labels[..., 1:] != ignore_index`. "none" gives (..., n − 1), one number for each guess.
+
+    Returns a scalar, or (..., n − 1) for "none". With n = 1 there is nothing to guess, and the mean
+    is 0. The "sum" over one sequence is −log p(x_1, …, x_{n−1} | x_0), by the chain rule exactly.
+
+    Raises ValueError for a wrong shape, dtype, device or option, TypeError for no tensor; a label
+    outside 0 … V − 1 is torch's error.
+
+    Source: Radford et al. 2018, "Improving Language Understanding by Generative Pre-Training",
+    section 3.1, equation 1. Deviations: there a sum to be maximised, over windows of k tokens.
+    Derived in chapter 10_gpt.
+
+    >>> ids = torch.tensor([[5, 3, 8]])
+    >>> knows = 50.0 * torch.nn.functional.one_hot(ids.roll(-1, dims=1), 11)  # what comes next
+    >>> copies = 50.0 * torch.nn.functional.one_hot(ids, 11)
+    >>> causal_lm_loss(knows, ids), causal_lm_loss(copies, ids)
+    (tensor(0.), tensor(50.))
+    """
+    _validate("logits", logits, _FLOATS, rows=True)
+    if logits.ndim < 2 or logits.shape[-2] < 1:
+        raise ValueError(f"logits: expected shape (..., n ≥ 1, V), got {tuple(logits.shape)}")
+    _validate("labels", labels, _INTEGERS, logits, logits.shape[:-1])
+    return masked_lm_loss(logits[..., :-1, :], labels[..., 1:], ignore_index, reduction=reduction)
 
 
 def masked_lm_loss(

@@ -580,6 +580,34 @@ ACTIVATION_MUTANTS = [
 LOSS_MUTANTS = [
     (
         LOSSES,
+        "logits[..., :-1, :], labels[..., 1:], ignore_index, reduction=reduction",
+        "logits, labels, ignore_index, reduction=reduction",
+        "labels not shifted (D39)",
+        "test_broken_labels_not_shifted",
+    ),
+    (
+        LOSSES,
+        "logits[..., :-1, :], labels[..., 1:], ignore_index, reduction=reduction",
+        "logits[..., 1:, :], labels[..., :-1], ignore_index, reduction=reduction",
+        "labels shifted the wrong way",
+        "test_causal_lm_by_hand_and_by_torch",
+    ),
+    (
+        LOSSES,
+        "logits[..., :-1, :], labels[..., 1:], ignore_index, reduction=reduction",
+        "logits[..., :-1, :], labels[..., 1:], reduction=reduction",
+        "the caller's ignore_index dropped",
+        "test_causal_lm_by_hand_and_by_torch",
+    ),
+    (
+        LOSSES,
+        "if logits.ndim < 2 or logits.shape[-2] < 1:",
+        "if logits.ndim < 2:",
+        "a sequence without tokens let through",
+        "test_bad_inputs",
+    ),
+    (
+        LOSSES,
         "selected = labels != ignore_index",
         "selected = labels != -100",
         "ignore_index is forgotten",
