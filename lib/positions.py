@@ -12,7 +12,8 @@ such as the batch.
 Both modules share one contract:
 
 * Input. Tokens (..., n, d_model) in float64, float32, bfloat16 or float16, n at least 1. `start` is
-  the position of the first of them: 0, or with a cache of t earlier tokens, t.
+  the position of the first of them: 0, or with a cache of t earlier tokens, t. The learned table
+  can also be asked for `positions`, where those of two sequences differ.
 * Output. A new tensor, tokens plus positions, in the tokens' dtype; the input is not changed. The
   sum is formed in the wider of the two dtypes and rounded once.
 * Only the sum: the paper multiplies embeddings by √d_model before it (section 3.4) and applies
@@ -233,9 +234,21 @@ class LearnedEncoding(nn.Module):
     def reset_parameters(self) -> None:
         nn.init.normal_(self.weight, std=self.std)
 
-    def forward(self, x: Tensor, start: int = 0) -> Tensor:
-        """Tokens x (..., n, d_model) at positions start … start + n − 1; the same shape out."""
+    def forward(self, x: Tensor, start: int = 0, *, positions: Tensor | None = None) -> Tensor:
+        """Tokens x (..., n, d_model) at positions start … start + n − 1; the same shape out.
+
+        positions : (..., n), integers, optional
+            Where each token stands, in place of that; as in a batch padded on the left. What is not
+            in the table is torch's IndexError.
+        """
         _validate_tokens(x, self.d_model, start, self.weight)
+        if positions is not None:
+            if positions.shape != x.shape[:-1] or positions.dtype not in (torch.int64, torch.int32):
+                raise ValueError(
+                    f"positions: expected integers (..., n) = {tuple(x.shape[:-1])}, "
+                    f"got {positions.dtype} {tuple(positions.shape)}"
+                )
+            return (x + self.weight[positions]).to(x.dtype)
         end = start + x.shape[-2]
         if end > self.max_length:
             raise ValueError(

@@ -4,7 +4,7 @@ Left our module (or parameter), right theirs; "*" is the number of a layer. A mo
 weight and its bias. `lib.checkpoints.Layout` says what the other entries mean.
 """
 
-from lib.checkpoints import Layout
+from lib.checkpoints import Layout, Part
 
 _NO_DECODER = {"is_decoder": False, "add_cross_attention": False}
 _TIED = {"tie_word_embeddings": True}
@@ -134,4 +134,50 @@ DISTILBERT_LAYOUT = Layout(
         "head.bias": "vocab_projector.bias",
     },
     copies={"vocab_projector.weight": "distilbert.embeddings.word_embeddings.weight"},
+)
+
+GPT2_LAYOUT = Layout(
+    model_type="gpt2",
+    architecture="GPT2LMHeadModel",
+    options={
+        "vocab_size": "vocab_size",
+        "d_model": "n_embd",
+        "num_layers": "n_layer",
+        "num_heads": "n_head",
+        "d_ff": "n_inner",
+        "max_length": "n_positions",
+        "activation": "activation_function",
+        "embedding_dropout": "embd_pdrop",
+        "dropout": "resid_pdrop",
+        "attention_dropout": "attn_pdrop",
+        "eps": "layer_norm_epsilon",
+        "init_std": "initializer_range",
+        "eos_token_id": "eos_token_id",
+        "pad_token_id": "pad_token_id",
+    },
+    required=("vocab_size", "d_model", "num_layers", "num_heads", "max_length"),
+    fixed={
+        "scale_attn_weights": True,
+        "scale_attn_by_inverse_layer_idx": False,
+        "reorder_and_upcast_attn": False,  # in float32 always, as lib.attention computes
+        "add_cross_attention": False,
+        **_TIED,
+    },
+    weights={
+        "word": "transformer.wte",
+        "position": "transformer.wpe",
+        "layers.*.attention_norm": "transformer.h.*.ln_1",
+        "layers.*.attention.query_projection": Part("transformer.h.*.attn.c_attn", 0, 3),
+        "layers.*.attention.key_projection": Part("transformer.h.*.attn.c_attn", 1, 3),
+        "layers.*.attention.value_projection": Part("transformer.h.*.attn.c_attn", 2, 3),
+        "layers.*.attention.output_projection": "transformer.h.*.attn.c_proj",
+        "layers.*.feed_forward_norm": "transformer.h.*.ln_2",
+        "layers.*.feed_forward.expand": "transformer.h.*.mlp.c_fc",
+        "layers.*.feed_forward.contract": "transformer.h.*.mlp.c_proj",
+        "norm": "transformer.ln_f",
+    },
+    copies={"lm_head.weight": "transformer.wte.weight"},
+    ignored=(r"\.attn\.(masked_)?bias$",),  # the causal mask, which official files store
+    transposed=(r"\.c_(attn|proj|fc)\.weight$",),
+    prefix="transformer.",  # which official files leave out
 )

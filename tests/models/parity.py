@@ -10,6 +10,7 @@ has to be written for a new family.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lib.checkpoints import Layout, Pretrained
+from lib.checkpoints import Layout, Part, Pretrained
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}  # relative to the largest logit
 
@@ -33,7 +34,8 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            if "embeddings" in name and parameter.ndim == 2 and "project" not in name:
+            words = re.search(r"embed(dings|_tokens)|\bwte|\bwpe|shared", name)
+            if words and parameter.ndim == 2 and "project" not in name:
                 value = 0.05 * noise
             elif parameter.ndim == 2:
                 value = 1.5 * noise / parameter.shape[1] ** 0.5
@@ -134,23 +136,26 @@ def first_divergence(
         if counterpart is not None:
             pairs[name] = counterpart
     got = _outputs(ours, list(pairs), inputs)
-    want = _outputs(reference, list(pairs.values()), inputs)
+    want = _outputs(reference, [part.name for part in pairs.values()], inputs)
     for name, output in got.items():  # in the order of execution
-        if not _error(output, want[pairs[name]]) <= tolerance:
+        theirs, index, count = pairs[name]
+        if not _error(output, want[theirs].chunk(count, dim=-1)[index]) <= tolerance:
             return name
     return None
 
 
-def _counterpart(name: str, module: nn.Module, layout: Layout) -> str | None:
+def _counterpart(name: str, module: nn.Module, layout: Layout) -> Part | None:
     """The official module of one of ours, or None where ours does more or is not in the table."""
     weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor) or type(module).__name__ not in (
         "Linear",
         "Embedding",
         "LayerNorm",
+        "RMSNorm",
     ):
         return None
-    return layout.their_name(f"{name}.weight").removesuffix(".weight")
+    place = layout.place(f"{name}.weight")
+    return place._replace(name=place.name.removesuffix(".weight"))
 
 
 def _outputs(model: nn.Module, names: list[str], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
