@@ -84,6 +84,8 @@ class Layout:
         Their names all begin with it here; in a file where none does, it is put in front.
     copies : their tensor → their tensor that it must equal, if the file holds both
         Tied tensors, which some files store twice.
+    stand_ins : their tensor → their tensor whose values it gets, if the file does not hold it
+        Tensors that are not tied, but were when this file was written.
     ignored : regular expressions of tensors that hold no weights
     """
 
@@ -94,6 +96,7 @@ class Layout:
     fixed: Mapping[str, Any]
     weights: Mapping[str, str | Part]
     copies: Mapping[str, str] = field(default_factory=dict)
+    stand_ins: Mapping[str, str] = field(default_factory=dict)
     ignored: tuple[str, ...] = (r"position_ids$",)
     transposed: tuple[str, ...] = ()
     prefix: str = ""
@@ -184,7 +187,7 @@ class Pretrained(nn.Module):
         path = _find_weights(folder_or_repo_id, revision)
         with torch.device("meta"):
             model = cls(config)
-        tensors = _checked_tensors(model, cls.layout, path, dtype)
+        tensors = _checked_tensors(model, cls.layout_of(config), path, dtype)
         model.load_state_dict(tensors, strict=True, assign=True)
         return model.eval()
 
@@ -200,7 +203,7 @@ class Pretrained(nn.Module):
         """
         save_file = _import_safetensors().torch.save_file
         folder, config = Path(folder), self._config_to(next(self.parameters()).dtype)
-        tensors = _official_tensors(self, self.layout)
+        tensors = _official_tensors(self, self.layout_of(self.config))
         folder.parent.mkdir(parents=True, exist_ok=True)
         # Beside its destination, so that moving it there is a rename within one file system.
         scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
@@ -216,6 +219,11 @@ class Pretrained(nn.Module):
                     (scratch / name).replace(folder / name)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+    @classmethod
+    def layout_of(cls, config: Any) -> Layout:
+        """The layout of this config: `layout`, unless names of tensors depend on an option."""
+        return cls.layout
 
     @classmethod
     def _config_from(cls, theirs: Mapping[str, Any]) -> Any:
@@ -386,6 +394,9 @@ def _checked_tensors(
     if layout.prefix and not any(name.startswith(layout.prefix) for name in stored):
         stored = {layout.prefix + name: tensor for name, tensor in stored.items()}
     stored = {n: t for n, t in stored.items() if not any(re.search(p, n) for p in layout.ignored)}
+    for name, original in layout.stand_ins.items():
+        if name not in stored and original in stored:
+            stored[name] = stored[original]
     places = {name: layout.place(name) for name in model.state_dict()}
     wanted: dict[str, tuple[int, ...]] = {}  # their names and shapes
     for ours, parameter in model.state_dict().items():

@@ -181,3 +181,67 @@ GPT2_LAYOUT = Layout(
     transposed=(r"\.c_(attn|proj|fc)\.weight$",),
     prefix="transformer.",  # which official files leave out
 )
+
+_T5_PARTS = {  # ours in a layer → their sublayer (0, or the last, which is 1 or 2), and its name
+    "attention.query_projection": "layer.0.SelfAttention.q",
+    "attention.key_projection": "layer.0.SelfAttention.k",
+    "attention.value_projection": "layer.0.SelfAttention.v",
+    "attention.output_projection": "layer.0.SelfAttention.o",
+    "attention_norm": "layer.0.layer_norm",
+    "cross_attention.query_projection": "layer.1.EncDecAttention.q",
+    "cross_attention.key_projection": "layer.1.EncDecAttention.k",
+    "cross_attention.value_projection": "layer.1.EncDecAttention.v",
+    "cross_attention.output_projection": "layer.1.EncDecAttention.o",
+    "cross_attention_norm": "layer.1.layer_norm",
+    "feed_forward.contract": "layer.{last}.DenseReluDense.wo",
+    "feed_forward_norm": "layer.{last}.layer_norm",
+}
+
+
+def t5_layout(feed_forward: str, tied: bool) -> Layout:
+    """T5 v1.0 ("relu", tied), or v1.1, whose feed-forward layers have a gate and whose head its own
+    words."""
+    parts = dict(_T5_PARTS)
+    if feed_forward.startswith("gated"):
+        parts["feed_forward.gate"] = "layer.{last}.DenseReluDense.wi_0"
+        parts["feed_forward.expand"] = "layer.{last}.DenseReluDense.wi_1"
+    else:
+        parts["feed_forward.expand"] = "layer.{last}.DenseReluDense.wi"
+    weights = {"word": "shared"} | ({} if tied else {"head": "lm_head"})
+    for stack, last in (("encoder", 1), ("decoder", 2)):
+        weights[f"{stack}.bias"] = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias"
+        weights[f"{stack}.norm"] = f"{stack}.final_layer_norm"
+        for ours, theirs in parts.items():
+            weights[f"{stack}.layers.*.{ours}"] = f"{stack}.block.*.{theirs.format(last=last)}"
+    copies = dict.fromkeys(
+        ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight"), "shared.weight"
+    )
+    return Layout(
+        model_type="t5",
+        architecture="T5ForConditionalGeneration",
+        options={
+            "vocab_size": "vocab_size",
+            "d_model": "d_model",
+            "d_head": "d_kv",
+            "num_layers": "num_layers",
+            "num_decoder_layers": "num_decoder_layers",
+            "num_heads": "num_heads",
+            "d_ff": "d_ff",
+            "num_buckets": "relative_attention_num_buckets",
+            "max_distance": "relative_attention_max_distance",
+            "feed_forward": "feed_forward_proj",
+            "tied": "tie_word_embeddings",
+            "dropout": "dropout_rate",
+            "eps": "layer_norm_epsilon",
+            "eos_token_id": "eos_token_id",
+            "pad_token_id": "pad_token_id",
+            "start_token_id": "decoder_start_token_id",
+        },
+        required=("vocab_size", "d_model", "d_head", "num_layers", "num_heads", "d_ff"),
+        fixed={"is_encoder_decoder": True},
+        weights=weights,
+        copies=copies | ({"lm_head.weight": "shared.weight"} if tied else {}),
+        stand_ins={} if tied else {"lm_head.weight": "shared.weight"},
+        # A table of cross-attention, which the first releases store and nothing reads.
+        ignored=(r"EncDecAttention\.relative_attention_bias\.weight$",),
+    )
