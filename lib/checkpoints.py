@@ -189,6 +189,7 @@ class Pretrained(nn.Module):
             model = cls(config)
         tensors = _checked_tensors(model, cls.layout_of(config), path, dtype)
         model.load_state_dict(tensors, strict=True, assign=True)
+        _lay_out_the_rest(model, next(iter(tensors.values())).dtype)
         return model.eval()
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
@@ -445,6 +446,13 @@ def _part(stored: Tensor, transposed: bool, index: int, count: int) -> Tensor:
         tensor = tensor.chunk(count)[index]
     alone = tensor.is_contiguous() and count == 1
     return tensor if alone else tensor.clone(memory_format=torch.contiguous_format)
+
+
+def _lay_out_the_rest(model: nn.Module, dtype: torch.dtype) -> None:
+    """Give memory to buffers that no file holds; their modules compute them when they are moved."""
+    for module in model.modules():
+        if any(buffer.is_meta for buffer in module.buffers(recurse=False)):
+            module._apply(lambda x: torch.empty_like(x, device="cpu", dtype=dtype), recurse=False)
 
 
 def _official_tensors(model: nn.Module, layout: Layout) -> dict[str, Tensor]:

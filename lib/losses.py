@@ -1,11 +1,12 @@
 """What pre-training minimises: the next token, masked tokens, replaced tokens, and a teacher.
 
-Derived in chapters 10_gpt, 13_replaced_token_detection and 14_distillation.
+Derived in chapters 07_encoder_decoder, 10_gpt, 13_replaced_token_detection and 14_distillation.
 
 Shapes are written with V words in the vocabulary, d features of a hidden vector, and "..." for the
 dimensions of tokens, such as (batch, length); there may be any number of them.
 
 * `causal_lm_loss`: guess the next token (GPT);
+* `label_smoothing_loss`: the same for translations, against being too sure;
 * `masked_lm_loss`: guess the hidden tokens (BERT, and ELECTRA's generator);
 * `replaced_token_loss`: tell replaced tokens from original ones (ELECTRA's discriminator), with the
   labels of `replaced_tokens`;
@@ -44,6 +45,7 @@ __all__ = [
     "count_tokens",
     "distilbert_loss",
     "distillation_loss",
+    "label_smoothing_loss",
     "masked_lm_loss",
     "replaced_token_loss",
     "replaced_tokens",
@@ -95,6 +97,61 @@ def causal_lm_loss(
         raise ValueError(f"logits: expected shape (..., n ≥ 1, V), got {tuple(logits.shape)}")
     _validate("labels", labels, _INTEGERS, logits, logits.shape[:-1])
     return masked_lm_loss(logits[..., :-1, :], labels[..., 1:], ignore_index, reduction=reduction)
+
+
+def label_smoothing_loss(
+    logits: Tensor,
+    labels: Tensor,
+    smoothing: float = 0.1,
+    ignore_index: int = -100,
+    *,
+    reduction: str = "mean",
+) -> Tensor:
+    """Cross-entropy with a target that leaves a share of the probability to every word alike.
+
+        L = −(1/|S|) Σ_{t ∈ S} Σ_v q_v log p_v,      q = (1 − ε) onehot(labels_t) + ε/V
+
+    Its least value is not 0 but the entropy of q, at p = q: a model that is surer than 1 − ε is
+    pulled back. It is (1 − ε) of the cross-entropy, and ε of the mean of −log p_v.
+
+    Parameters
+    ----------
+    logits : (..., V)
+    labels : (...), integers
+        The token that these logits are for. **No shift is inside**: a decoder reads the text
+        behind a start token, so that its outputs stand at their labels already.
+    smoothing : ε in [0, 1)
+    ignore_index : int, where nothing is to be guessed
+    reduction : "mean" over |S|, "sum" or "none"
+        With "sum", and division by the count of the large batch, microbatches add up as elsewhere.
+
+    Returns a scalar, or (...) for "none". At ε = 0 it is `masked_lm_loss`.
+
+    Raises ValueError for a wrong shape, dtype, device or option, TypeError for no tensor; a label
+    outside 0 … V − 1 is torch's error. Logits of −inf, a word ruled out, make it infinite.
+
+    Source: Szegedy et al. 2016, "Rethinking the Inception Architecture for Computer Vision",
+    arXiv:1512.00567, section 7; Vaswani et al. 2017, arXiv:1706.03762, section 5.4, ε = .1.
+    Derived in chapter 07_encoder_decoder.
+
+    >>> sure = torch.tensor([[30.0, 0.0, 0.0]])
+    >>> label_smoothing_loss(sure, torch.tensor([0]))  # 2/3 of ε = .1, at 30 nats each
+    tensor(2.)
+    """
+    _validate("logits", logits, _FLOATS, rows=True)
+    _validate("labels", labels, _INTEGERS, logits, logits.shape[:-1])
+    _validate_reduction(reduction)
+    if not isinstance(smoothing, int | float) or not 0.0 <= smoothing < 1.0:
+        raise ValueError(f"smoothing: expected a number in [0, 1), got {smoothing!r}")
+
+    selected = labels != ignore_index  # (...)
+    target = labels.masked_fill(~selected, 0).long()  # any valid index: masked out below
+    log_p = F.log_softmax(_upcast(logits), dim=-1)  # (..., V)
+    right = log_p.gather(-1, target.unsqueeze(-1)).squeeze(-1)  # (...)
+    loss = -(1 - smoothing) * right
+    if smoothing:
+        loss = loss - smoothing * log_p.mean(-1)
+    return _reduce(loss, selected, reduction)
 
 
 def masked_lm_loss(

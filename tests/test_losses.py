@@ -21,6 +21,7 @@ from lib.losses import (
     count_tokens,
     distilbert_loss,
     distillation_loss,
+    label_smoothing_loss,
     masked_lm_loss,
     replaced_token_loss,
     replaced_tokens,
@@ -193,6 +194,59 @@ def test_causal_lm_microbatches_and_nothing_to_guess():
     leaf = logits[1].clone().requires_grad_()
     nothing = causal_lm_loss(leaf, labels[1])
     assert nothing == 0.0 and (gradient(nothing, leaf) == 0).all()
+
+
+# ---------------------------------------------------------------- smoothed labels
+
+
+@leading_shapes
+@every_reduction
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
+def test_label_smoothing_by_hand_and_by_torch(leading, reduction, smoothing):
+    logits, labels = randn(*leading, V), make_labels(leading)
+    if labels.numel() == 1:
+        labels = torch.tensor(4)
+    flat = []
+    for row, y in zip(rows_of(logits), labels.reshape(-1).tolist(), strict=True):
+        target = [smoothing / V + (1 - smoothing) * (v == y) for v in range(V)]
+        log_p = log_softmax(row)
+        flat.append(-math.fsum(q * x for q, x in zip(target, log_p, strict=True)))
+    values = torch.tensor(flat, dtype=torch.float64).reshape(leading)
+    got = label_smoothing_loss(logits, labels, smoothing, reduction=reduction)
+    assert_close(got, reduced(values, labels != -100, reduction))
+    other = F.cross_entropy(
+        logits.reshape(-1, V), labels.reshape(-1), reduction=reduction, label_smoothing=smoothing
+    )
+    assert_close(got, other.reshape(got.shape))
+    if smoothing == 0.0:
+        assert torch.equal(got, masked_lm_loss(logits, labels, reduction=reduction))
+
+
+def test_label_smoothing_is_least_at_the_smoothed_target():
+    q = 0.9 * F.one_hot(torch.arange(V), V).double() + 0.1 / V
+    leaf = q.log().requires_grad_()
+    loss = label_smoothing_loss(leaf, torch.arange(V))
+    assert_close(loss.detach(), -(q * q.log()).sum(-1).mean())
+    assert gradient(loss, leaf).abs().max() < 1e-15
+    surer = label_smoothing_loss(2 * leaf, torch.arange(V))
+    assert surer > loss
+    logits, labels = randn(B, N, V).requires_grad_(), make_labels(ignore_index=7)
+    for smoothing in (0.0, 0.3):
+        assert torch.autograd.gradgradcheck(
+            lambda x, s=smoothing: label_smoothing_loss(x, labels, s, 7), logits
+        )
+
+
+def test_label_smoothing_microbatches_dtypes_and_nothing():
+    """The bug of others that this rules out: a mean of means, or a loss over padding."""
+    logits, labels = randn(B, N, V), make_labels()
+    whole = count_tokens(labels != -100)
+    parts = sum(label_smoothing_loss(logits[i], labels[i], reduction="sum") for i in range(B))
+    assert_close(parts / whole, label_smoothing_loss(logits, labels))
+    assert label_smoothing_loss(logits, torch.full((B, N), -100)) == 0.0
+    half = label_smoothing_loss(logits.half(), labels)
+    assert half.dtype == torch.float32
+    assert_close(half.double(), label_smoothing_loss(logits.half().double(), labels), atol=1e-6)
 
 
 # ---------------------------------------------------------------- masked tokens
@@ -972,6 +1026,17 @@ BAD = {
         lambda *x: causal_lm_loss(*x, reduction="batchmean"),
         (t(3, 11), ids(3)),
         "reduction: expected 'mean', 'sum' or 'none', got 'batchmean'",
+    ),
+    # label_smoothing_loss
+    "smoothing 1": (
+        label_smoothing_loss,
+        (t(3, 11), ids(3), 1.0),
+        "smoothing: expected a number in [0, 1), got 1.0",
+    ),
+    "smoothing labels": (
+        label_smoothing_loss,
+        (t(3, 11), ids(4)),
+        "labels: expected shape (3,), got (4,)",
     ),
     # masked_lm_loss
     "mlm list": (masked_lm_loss, ([1.0], ids(1)), "logits: expected a torch.Tensor, got list"),

@@ -71,7 +71,7 @@ def test_edges_of_the_defaults():
 
 
 def test_a_logarithm_in_floating_point_can_miss_an_edge():
-    """Why integers are asked: with 9 buckets to 128 the sixth begins at 16: 5 · log₂ 4 / log₂ 32 = 2.
+    """Why integers are asked: of 9 buckets to 128 one begins at 16, as 5 · log₂ 4 / log₂ 32 = 2.
 
     Of the same in natural logarithms double precision makes 1.9999…
     """

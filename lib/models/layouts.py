@@ -245,3 +245,69 @@ def t5_layout(feed_forward: str, tied: bool) -> Layout:
         # A table of cross-attention, which the first releases store and nothing reads.
         ignored=(r"EncDecAttention\.relative_attention_bias\.weight$",),
     )
+
+
+def _marian_weights() -> dict[str, str]:
+    parts = {
+        "attention_norm": "self_attn_layer_norm",
+        "cross_attention_norm": "encoder_attn_layer_norm",
+        "feed_forward.expand": "fc1",
+        "feed_forward.contract": "fc2",
+        "feed_forward_norm": "final_layer_norm",
+    }
+    for ours, theirs in (("attention", "self_attn"), ("cross_attention", "encoder_attn")):
+        for projection in ("query", "key", "value"):
+            parts[f"{ours}.{projection}_projection"] = f"{theirs}.{projection[0]}_proj"
+        parts[f"{ours}.output_projection"] = f"{theirs}.out_proj"
+    weights = {"word": "model.shared", "output_bias": "final_logits_bias"}
+    for stack in ("encoder", "decoder"):
+        for ours, theirs in parts.items():
+            weights[f"{stack}.*.{ours}"] = f"model.{stack}.layers.*.{theirs}"
+    return weights
+
+
+MARIAN_LAYOUT = Layout(
+    model_type="marian",
+    architecture="MarianMTModel",
+    options={
+        "vocab_size": "vocab_size",
+        "d_model": "d_model",
+        "num_layers": "encoder_layers",
+        "num_decoder_layers": "decoder_layers",
+        "num_heads": "encoder_attention_heads",
+        "num_decoder_heads": "decoder_attention_heads",
+        "d_ff": "encoder_ffn_dim",
+        "d_decoder_ff": "decoder_ffn_dim",
+        "max_length": "max_position_embeddings",
+        "activation": "activation_function",
+        "scale_embedding": "scale_embedding",
+        "dropout": "dropout",
+        "attention_dropout": "attention_dropout",
+        "activation_dropout": "activation_dropout",
+        "init_std": "init_std",
+        "eos_token_id": "eos_token_id",
+        "pad_token_id": "pad_token_id",
+        "start_token_id": "decoder_start_token_id",
+    },
+    required=(
+        *("vocab_size", "d_model", "num_layers", "num_decoder_layers", "num_heads"),
+        *("num_decoder_heads", "d_ff", "d_decoder_ff"),
+    ),
+    fixed={
+        "is_encoder_decoder": True,
+        "share_encoder_decoder_embeddings": True,
+        "normalize_before": False,
+        "normalize_embedding": False,
+        "add_final_layer_norm": False,
+        "static_position_embeddings": True,
+        "add_bias_logits": False,
+        **_TIED,
+    },
+    weights=_marian_weights(),
+    copies={
+        "model.encoder.embed_tokens.weight": "model.shared.weight",
+        "model.decoder.embed_tokens.weight": "model.shared.weight",
+        "lm_head.weight": "model.shared.weight",
+    },
+    ignored=(r"embed_positions\.weight$",),  # the sines, which are computed
+)

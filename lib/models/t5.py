@@ -161,13 +161,7 @@ class T5(Pretrained):
                     std *= self.config.d_head**-0.5
                 nn.init.normal_(module.weight, std=std)
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        decoder_input_ids: Tensor,
-        *,
-        attention_mask: Tensor | None = None,
-    ) -> Tensor:
+    def forward(self, input_ids: Tensor, decoder_input_ids: Tensor, *, attention_mask=None):
         """(B, m) and (B, n) ids to logits (B, n, V); those at position t are for the token t + 1.
 
         input_ids : (B, m), int64 or int32, what is read
