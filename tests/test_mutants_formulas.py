@@ -1,12 +1,13 @@
-"""Every hand-made mistake in the formulas is noticed by the test that is there to notice it."""
+"""Every hand-made mistake in formulas and decoders is noticed by the test that is there for it."""
 
 import pytest
 
 from tests.mutants import Mutant
+from tests.mutants_decoders import DECODERS
 from tests.mutants_formulas import FORMULAS
 from tests.test_mutants import run
 
-MUTANTS = [Mutant(*fields) for fields in FORMULAS]
+MUTANTS = [Mutant(*fields) for fields in FORMULAS + DECODERS]
 
 
 @pytest.fixture(scope="module")

@@ -421,6 +421,28 @@ def test_dropout_only_in_training(model):
     assert set(places) == {0.1}
 
 
+def test_each_dropout_is_there():
+    """With dropout in one place alone: behind the words, or behind the last norm."""
+    inputs = batch()
+    model = T5(SMALL).double()
+    for module in model.modules():
+        if hasattr(module, "dropout"):
+            module.dropout = 0.0
+    for stack in (model.encoder, model.decoder):
+        stack.dropout = 0.5
+        seen = []
+        hooks = [
+            stack.layers[0].register_forward_pre_hook(lambda m, x, seen=seen: seen.append(x[0])),
+            stack.register_forward_hook(lambda m, x, y, seen=seen: seen.append(y)),
+        ]
+        model(**inputs)
+        for hook in hooks:
+            hook.remove()
+        for x in seen:
+            assert abs((x == 0).double().mean() - 0.5) < 5 * 0.5 / x.numel() ** 0.5
+        stack.dropout = 0.0
+
+
 @pytest.mark.parametrize("config, size", [(T5Config(), 60_506_624), (
     T5Config(d_ff=1024, num_layers=8, num_heads=6, feed_forward="gated-gelu", tied=False),
     76_961_152,
