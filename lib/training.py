@@ -6,8 +6,12 @@ Used from chapter 02_attention on.
 from __future__ import annotations
 
 import math
+import os
+import pickle
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,13 +23,17 @@ __all__ = ["evaluate", "fit", "seed_everything", "warmup_cosine"]
 
 def fit(
     model: nn.Module,
-    batch_loss: Callable[[int], Tensor],
+    batch_loss: Callable[..., Any],
     *,
     steps: int,
     learning_rate: float,
     warmup: float = 0.1,
     clip: float | None = 1.0,
     weight_decay: float = 0.0,
+    accumulate: int | None = None,
+    checkpoint: str | os.PathLike | None = None,
+    every: int = 100,
+    generators: Sequence[torch.Generator] = (),
     progress: Callable[[range], Iterable[int]] | None = None,
 ) -> list[float]:
     """Train a model with AdamW, linear warm-up and a cosine; return the loss of every step.
@@ -40,46 +48,163 @@ def fit(
     warmup : share of the steps, from 0 to 1, in which the learning rate rises
     clip : the gradient's norm, over all parameters together, is cut to this; None: never
     weight_decay : decoupled, on all parameters alike
-    progress : called once with range(steps); what it returns is iterated
+    accumulate : k, the parts that a batch is cut into, where it does not fit into memory at once
+        Then `batch_loss(step, part)` is called for each part from 0 to k − 1 and returns
+        (sum, count): the *sum* of the losses in that part, and of how many. The loss of the step
+        is Σ sums / Σ counts, and its gradient that of the whole batch, however uneven the counts,
+        as in masked language modelling. A mean of the parts' means is another loss.
+    checkpoint, every : a file for the run's state, written every so many steps and at the end
+        Where it exists, the run goes on from there, and equals the uninterrupted one bit for bit
+        (same machine, versions and threads). It is replaced at once or not at all, and names in its
+        errors a checkpoint of another model or of other options.
+    generators : what `batch_loss` draws from, saved and restored with the run, as torch's own are
+        Not those of `random` and numpy, nor an iterator's place: draw by generator or by step.
+    progress : called once with range(steps), or the rest of it; what it returns is iterated
         For instance `lib.teaching.Progress`. If that has a `note` method it is told the loss.
 
+    Device and dtype are the model's: CPU or CUDA, float64 to bfloat16; AdamW's moments have the
+    dtype of their parameter. For mixed precision, compute the loss within `torch.autocast` to
+    bfloat16 and leave the parameters in float32: in pure bfloat16, with 8 significant bits, an
+    update below 1/512 of a weight is lost. Float16 would need its loss scaled: not done here.
+
     Raises FloatingPointError, naming the step, if the loss or a gradient is NaN or infinite; the
-    parameters are then those before that step. ValueError for a wrong option or a loss that is
-    not a scalar.
+    parameters are then those before that step. ValueError for a wrong option, for a loss that is
+    not a scalar, for parts that count nothing, or for a checkpoint of another run.
 
     Source: AdamW: Loshchilov & Hutter 2019, arXiv:1711.05101, algorithm 2; clipping: Pascanu et
     al. 2013, arXiv:1211.5063, algorithm 1.
     Derived in a later chapter; first used in chapter 02_attention.
     """
     _validate(steps, learning_rate, warmup, clip)
+    _validate_counts(accumulate, every)
+    # Python's own numbers: numpy's would keep a checkpoint from being read without a pickle's risk.
+    learning_rate, weight_decay, warmup = float(learning_rate), float(weight_decay), float(warmup)
+    clip = None if clip is None else float(clip)
     parameters = list(model.parameters())
     # One kernel for all parameters: the same update, and less time lost between small tensors.
     fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
     optimizer = torch.optim.AdamW(
         parameters, lr=learning_rate, weight_decay=weight_decay, fused=fused
     )
-    loop = range(steps) if progress is None else progress(range(steps))
+    run = None
+    losses: list[float] = []
+    if checkpoint is not None:
+        options = {"steps": steps, "learning_rate": learning_rate, "warmup": warmup, "clip": clip}
+        options |= {"weight_decay": weight_decay, "accumulate": accumulate}
+        run = _Run(Path(checkpoint), model, optimizer, tuple(generators), options)
+        losses = run.resume()
+    loop = range(len(losses), steps)
+    loop = loop if progress is None else progress(loop)
     note = getattr(loop, "note", None)
 
-    losses: list[float] = []
     model.train()
     for step in loop:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * warmup_cosine(step, steps, warmup)
-        loss = batch_loss(step)
-        if loss.ndim != 0:
-            raise ValueError(f"batch_loss: expected a scalar, got shape {tuple(loss.shape)}")
-        losses.append(loss.item())
-        _require_finite("loss", losses[-1], step, steps)
-
-        optimizer.zero_grad()
-        loss.backward()
+        loss = _backward(batch_loss, step, accumulate, optimizer)
+        _require_finite("loss", loss, step, steps)
         norm = nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip)
         _require_finite("gradient norm", norm.item(), step, steps)
         optimizer.step()
+        losses.append(loss)
         if note is not None:
-            note(f"loss {losses[-1]:.3f}")
+            note(f"loss {loss:.3f}")
+        if run is not None and ((step + 1) % every == 0 or step + 1 == steps):
+            run.save(losses)
     return losses
+
+
+def _backward(
+    batch_loss: Callable[..., Any],
+    step: int,
+    accumulate: int | None,
+    optimizer: torch.optim.Optimizer,
+) -> float:
+    """Leave the gradient of a step's loss in the parameters; return the loss, Σ sums / Σ counts."""
+    total, count = 0.0, 0.0
+    for part in range(accumulate or 1):
+        loss, n = (batch_loss(step), 1) if accumulate is None else batch_loss(step, part)
+        if loss.ndim != 0:
+            raise ValueError(f"batch_loss: expected a scalar, got shape {tuple(loss.shape)}")
+        if part == 0:
+            optimizer.zero_grad()
+        if not n >= 0:
+            raise ValueError(f"batch_loss: expected a count of at least 0, got {n}")
+        if n > 0:  # a part may happen to select nothing
+            loss.backward()
+        total, count = total + loss.item(), count + float(n)
+    if not count > 0:
+        raise ValueError(f"batch_loss: expected counts that sum to more than 0, got {count:g}")
+    if accumulate is not None:
+        for group in optimizer.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    p.grad.div_(count)
+    return total / count
+
+
+class _Run:
+    """Everything that decides how a run of `fit` goes on, in a file."""
+
+    def __init__(
+        self,
+        path: Path,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        generators: tuple[torch.Generator, ...],
+        options: dict[str, Any],
+    ) -> None:
+        self.path, self.model = path, model
+        self.optimizer, self.generators = optimizer, generators
+        tensors = {n: [*t.shape, str(t.dtype)] for n, t in model.state_dict().items()}
+        self.identity = {**options, "generators": len(generators), **tensors}
+
+    def save(self, losses: list[float]) -> None:
+        """Write beside the file, down to the disk, and only then put it in its place."""
+        state = {
+            "identity": self.identity,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "losses": losses,
+            "generators": [generator.get_state() for generator in self.generators],
+            "cpu": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+        scratch = self.path.with_name(f"{self.path.name}.tmp")
+        try:
+            with scratch.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(scratch, self.path)
+        finally:
+            scratch.unlink(missing_ok=True)
+
+    def resume(self) -> list[float]:
+        """Restore all if there is a file, once it is known to be of this run; return the losses."""
+        if not self.path.exists():
+            return []
+        try:
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError):
+            state = None
+        if not isinstance(state, dict) or "identity" not in state:
+            raise ValueError(f"{self.path}: expected a checkpoint that fit wrote, got another file")
+        theirs = state["identity"]
+        for name in {**self.identity, **theirs}:
+            want, got = self.identity.get(name, "none"), theirs.get(name, "none")
+            if got != want:
+                raise ValueError(
+                    f"{self.path}: expected a checkpoint of this run, with {name} {want}, got {got}"
+                )
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for generator, saved in zip(self.generators, state["generators"], strict=True):
+            generator.set_state(saved)
+        torch.set_rng_state(state["cpu"])
+        if torch.cuda.is_available() and state["cuda"]:
+            torch.cuda.set_rng_state_all(state["cuda"])
+        return state["losses"]
 
 
 def warmup_cosine(step: int, steps: int, warmup: float = 0.1) -> float:
@@ -157,3 +282,12 @@ def _validate(steps: int, learning_rate: float, warmup: float, clip: float | Non
         raise ValueError(f"warmup: expected a share from 0 to 1, got {warmup!r}")
     if clip is not None and not clip > 0.0:
         raise ValueError(f"clip: expected a positive number or None, got {clip!r}")
+
+
+def _validate_counts(accumulate: int | None, every: int) -> None:
+    if accumulate is not None and (not isinstance(accumulate, int) or accumulate < 1):
+        raise ValueError(
+            f"accumulate: expected an integer of at least 1 or None, got {accumulate!r}"
+        )
+    if not isinstance(every, int) or every < 1:
+        raise ValueError(f"every: expected an integer of at least 1, got {every!r}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
@@ -11,7 +14,10 @@ from pybtex.database import Entry, Person
 
 from book._ext.bookext import citations, config, export, libsource, numbering, theme
 from book._ext.bookext.book import Planned, Repository, chapter_number, minutes, notebook_path
+from book._ext.bookext.dependencies import chapter_state, dependencies
 from book._ext.bookext.inline import parse_inline
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -49,52 +55,95 @@ def test_a_planned_chapter_knows_its_document():
     assert Planned(2, "attention", "t", "q", "p").docname == "chapters/02_attention"
 
 
-# The hash that names the execution cache
+# What a chapter depends on, whose hash names its execution cache
+
+CHAPTER = """\
+# %% [markdown]
+# ```{lib-source} lib.shown.function
+# ```
+# %%
+from lib.models.bert import BERT
+from lib.teaching import recorded
+import numpy
+recorded("large_run")
+# %% tags=["solution"]
+grade("ex-distillation-loss", loss)
+"""
+FILES = {
+    "lib/__init__.py": "",
+    "lib/shown.py": "x = 1\n",
+    "lib/layers.py": "import lib.validation as v\n",
+    "lib/validation.py": "",
+    "lib/unused.py": "",
+    "lib/models/__init__.py": "",
+    "lib/models/bert.py": "def later():\n    from lib.layers import LayerNorm\n",
+    "lib/models/gpt2.py": "",
+    "lib/models/table.json": "{}",
+    "lib/teaching/__init__.py": "from lib.teaching.rows import Rows\n",
+    "lib/teaching/rows.py": "",
+    "lib/teaching/rows.js": "export default {};\n",
+    "lib/teaching/exercises/__init__.py": "",
+    "lib/teaching/exercises/distillation.py": "",
+    "lib/teaching/exercises/attention.py": "",
+    "book/experiments/large_run.json": "{}",
+    "book/experiments/other_run.json": "{}",
+    "requirements.txt": "torch\n",
+    "constraints.txt": "torch==2.13\n",
+    "README.md": "",
+}
+UNUSED = {
+    "lib/unused.py",
+    "lib/models/gpt2.py",
+    "lib/teaching/exercises/attention.py",
+    "book/experiments/other_run.json",
+    "README.md",
+}
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    (tmp_path / "lib" / "teaching").mkdir(parents=True)
-    (tmp_path / "lib" / "attention.py").write_text("x = 1\n")
-    (tmp_path / "lib" / "teaching" / "rows.js").write_text("export default {};\n")
-    (tmp_path / "requirements.txt").write_text("torch\n")
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
     return tmp_path
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("lib/attention.py", "x = 2\n"),
-        ("lib/new.py", ""),
-        ("lib/teaching/rows.js", "export default {render};\n"),
-        ("requirements.txt", "torch>=2\n"),
-        ("constraints.txt", "torch==2.13\n"),
-    ],
-)
-def test_what_chapters_import_names_the_cache(root, name, text):
-    before = config.lib_hash(root)
-    path = root / name
-    old = path.read_text() if path.exists() else None
-    path.write_text(text)
-    assert config.lib_hash(root) != before
-    path.unlink() if old is None else path.write_text(old)
-    assert config.lib_hash(root) == before
+def test_a_chapter_depends_on_what_it_uses_at_any_remove_and_on_nothing_else(root):
+    found = [path.relative_to(root).as_posix() for path in dependencies(root, CHAPTER)]
+    assert found == sorted(set(FILES) - UNUSED)
 
 
-@pytest.mark.parametrize(
-    "name", ["chapters.py", "lib/__pycache__/attention.pyc", "lib/__pycache__/x.py", "README.md"]
-)
-def test_what_chapters_do_not_import_leaves_the_cache_alone(root, name):
-    before = config.lib_hash(root)
-    (root / name).parent.mkdir(exist_ok=True)
-    (root / name).write_text("changed")
-    assert config.lib_hash(root) == before
+@pytest.mark.parametrize("name", FILES)
+def test_what_a_chapter_uses_names_its_cache(root, name):
+    before = chapter_state(root, CHAPTER)
+    (root / name).write_text(FILES[name] + "\n")
+    assert (chapter_state(root, CHAPTER) == before) == (name in UNUSED)
+    (root / name).write_text(FILES[name])
+    assert chapter_state(root, CHAPTER) == before
 
 
 def test_a_renamed_file_names_another_cache(root):
-    before = config.lib_hash(root)
-    (root / "lib" / "attention.py").rename(root / "lib" / "other.py")
-    assert config.lib_hash(root) != before
+    before = chapter_state(root, CHAPTER)
+    (root / "lib" / "models" / "table.json").rename(root / "lib" / "models" / "other.json")
+    assert chapter_state(root, CHAPTER) != before
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "chapters").glob("*.py")), ids=lambda p: p.stem)
+def test_what_a_real_chapter_imports_is_what_was_found(path):
+    """The kernel's own account: every module of lib that the imports of a chapter load."""
+    text = path.read_text("utf8")
+    code = "\n".join(
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    )
+    code += "\nimport sys\nprint(*[m.__file__ for n, m in sys.modules.items() if n[:3] == 'lib'])"
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=True
+    )
+    loaded = {Path(name) for name in run.stdout.split() if Path(name).is_relative_to(ROOT / "lib")}
+    assert ROOT / "lib" / "teaching" / "checks.py" in loaded
+    assert loaded <= set(dependencies(ROOT, text))
 
 
 def test_kernels_find_the_root_run_on_one_thread_and_show_no_widgets(monkeypatch):

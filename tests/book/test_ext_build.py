@@ -410,17 +410,26 @@ def test_a_change_of_prose_runs_no_cell(built):
     assert "chapters/02_attention.html" in sitemap and "chapters/07_encoder_decoder.html" in sitemap
 
 
-def test_a_change_of_lib_runs_the_chapters_and_its_return_finds_the_old_outputs(built):
+def test_a_change_of_lib_runs_who_uses_it_and_its_return_finds_the_old_outputs(built):
     with built.edited("lib/attention.py", "return 2 * x", "return 3 * x"):
         result = built.build()
         assert result.code == 0, result.log
-        assert result.log.count("Executing notebook") == 2
+        assert result.log.count("Executing notebook") == 1
+        assert "07_encoder_decoder: Executing notebook" not in result.log
         text = built.text("chapters/02_attention")
         assert "The answer is 63.0" in text
         assert "return 3 * x" in text
     result = built.build()
     assert "Executing notebook" not in result.log
     assert "The answer is 42.0" in built.text("chapters/02_attention")
+
+
+def test_a_change_of_what_all_chapters_use_runs_them_all(built):
+    with built.edited("lib/show.py", "holds{result}</p>", "holds still{result}</p>"):
+        result = built.build()
+        assert result.code == 0, result.log
+        assert result.log.count("Executing notebook") == 2
+        assert "holds still" in built.html("chapters/07_encoder_decoder")
 
 
 def test_a_number_that_moves_moves_in_other_chapters_too(built):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterable
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 from myst_nb.core.execute.cache import NotebookClientCache
@@ -13,34 +12,15 @@ from myst_nb.ext import glue
 from nbformat import NotebookNode
 from sphinx.application import Sphinx
 from sphinx.config import Config
+from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 
-from .book import Repository
+from .book import CHAPTER, Repository
+from .dependencies import chapter_state
 
 logger = logging.getLogger(__name__)
 
 GLUED = "glued"  # a cell's metadata of an executed notebook: what `keep_glued_outputs` keeps
-
-
-def _inputs(root: Path) -> Iterable[Path]:
-    """Every file that a chapter's outputs depend on beside the chapter itself."""
-    lib = root / "lib"
-    yield from sorted(
-        path
-        for path in lib.rglob("*")
-        if path.suffix in {".py", ".js", ".css", ".json"} and "__pycache__" not in path.parts
-    )
-    yield from (root / name for name in ("requirements.txt", "constraints.txt"))
-
-
-def lib_hash(root: Path) -> str:
-    """One short name for the state of lib and of the packages that the chapters run on."""
-    digest = hashlib.sha256()
-    for path in _inputs(root):
-        if path.exists():
-            digest.update(path.relative_to(root).as_posix().encode())
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()[:16]
 
 
 def kernel_environment(root: Path) -> dict[str, str]:
@@ -57,10 +37,8 @@ def kernel_environment(root: Path) -> dict[str, str]:
 def configure(app: Sphinx, config: Config) -> None:
     root = Path(app.srcdir)
     os.environ.update(kernel_environment(root))
-    # jupyter-cache keys on a notebook's own code, so a change of lib would leave stale outputs.
-    # The path is part of Sphinx's environment too: when it changes, every chapter is read anew.
-    cache = Path(app.outdir).parent / ".jupyter_cache" / lib_hash(root)
-    config.nb_execution_cache_path = str(cache)
+    # What a chapter imports is not in jupyter-cache's key: `keep_cached_outputs` adds it.
+    config.nb_execution_cache_path = str(root / "_build" / ".jupyter_cache")
     if not config.html_baseurl:
         config.html_baseurl = Repository.of(config).pages_url
     config.ogp_site_url = config.html_baseurl
@@ -72,10 +50,16 @@ def keep_cached_outputs() -> None:
     On a hit the client merges the outputs into a copy, shows the copy, and MyST-NB then writes
     the original, without outputs, to `jupyter_execute`. The downloads and `make reproduce` are
     made from that file.
+
+    And jupyter-cache keys on a notebook's own code, so a change of lib would leave stale outputs:
+    each state of what a chapter depends on has a cache of its own.
     """
     start_client = NotebookClientCache.start_client
 
     def start(self: NotebookClientCache) -> None:
+        caches = Path(self.nb_config.execution_cache_path)
+        state = chapter_state(caches.parents[1], self.path.read_text("utf8"))
+        self._nb_config = replace(self.nb_config, execution_cache_path=str(caches / state))
         original = self._notebook
         start_client(self)
         if self._notebook is not original:
@@ -131,6 +115,20 @@ def keep_glued_outputs() -> None:
         glue.extract_glue_data_cell = extract_and_keep
 
 
+def outdated(
+    app: Sphinx, env: BuildEnvironment, added: set[str], changed: set[str], removed: set[str]
+) -> list[str]:
+    """The chapters that depend on something in lib that has changed since they were read."""
+    states = {
+        docname: chapter_state(Path(app.srcdir), Path(env.doc2path(docname)).read_text("utf8"))
+        for docname in env.found_docs
+        if CHAPTER.fullmatch(docname)
+    }
+    before = getattr(env, "bookext_states", {})
+    env.bookext_states = states
+    return [name for name, state in states.items() if before.get(name) != state]
+
+
 def forget_failed_build(app: Sphinx, exception: Exception | None) -> None:
     """After a build with warnings, read everything again next time.
 
@@ -149,4 +147,5 @@ def setup(app: Sphinx) -> None:
     # Jupyter Book always sets this value, and only sphinx_comments, which we leave out, knows it.
     app.add_config_value("comments_config", {}, "", dict)
     app.connect("config-inited", configure)
+    app.connect("env-get-outdated", outdated)
     app.connect("build-finished", forget_failed_build, priority=900)
