@@ -138,20 +138,15 @@ def label_smoothing_loss(
     >>> label_smoothing_loss(sure, torch.tensor([0]))  # 2/3 of ε = .1, at 30 nats each
     tensor(2.)
     """
-    _validate("logits", logits, _FLOATS, rows=True)
-    _validate("labels", labels, _INTEGERS, logits, logits.shape[:-1])
-    _validate_reduction(reduction)
     if not isinstance(smoothing, int | float) or not 0.0 <= smoothing < 1.0:
         raise ValueError(f"smoothing: expected a number in [0, 1), got {smoothing!r}")
-
-    selected = labels != ignore_index  # (...)
-    target = labels.masked_fill(~selected, 0).long()  # any valid index: masked out below
-    log_p = F.log_softmax(_upcast(logits), dim=-1)  # (..., V)
-    right = log_p.gather(-1, target.unsqueeze(-1)).squeeze(-1)  # (...)
-    loss = -(1 - smoothing) * right
-    if smoothing:
-        loss = loss - smoothing * log_p.mean(-1)
-    return _reduce(loss, selected, reduction)
+    right = masked_lm_loss(logits, labels, ignore_index, reduction=reduction)
+    if smoothing == 0.0:
+        return right
+    z = _upcast(logits)
+    alike = z.logsumexp(dim=-1) - z.mean(dim=-1)  # (...): the mean over v of −log p_v
+    alike = _reduce(alike, labels != ignore_index, reduction)
+    return (1 - smoothing) * right + smoothing * alike
 
 
 def masked_lm_loss(

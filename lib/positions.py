@@ -400,7 +400,7 @@ class RelativePositionBias(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        nn.init.normal_(self.weight, std=self.std)
+        nn.init.normal_(self.weight, mean=0.0, std=self.std)
 
     def forward(self, n_q: int, n_k: int | None = None) -> Tensor:
         """(1, h, n_q, n_k): a bias for each head. The last query stands where the last key does.

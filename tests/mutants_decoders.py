@@ -691,22 +691,22 @@ DECODERS = [
     # label smoothing
     (
         LOSSES,
-        "loss = loss - smoothing * log_p.mean(-1)",
-        "loss = loss - smoothing * log_p.sum(-1)",
+        "alike = z.logsumexp(dim=-1) - z.mean(dim=-1)",
+        "alike = z.shape[-1] * z.logsumexp(dim=-1) - z.sum(dim=-1)",
         "ε on each word",
         "test_label_smoothing_by_hand_and_by_torch",
     ),
     (
         LOSSES,
-        "loss = -(1 - smoothing) * right",
-        "loss = -right",
+        "return (1 - smoothing) * right + smoothing * alike",
+        "return right + smoothing * alike",
         "a target that is more than 1",
         "test_label_smoothing_by_hand_and_by_torch",
     ),
     (
         LOSSES,
-        "    return _reduce(loss, selected, reduction)\n\n\ndef masked_lm_loss(",
-        "    return _reduce(loss, None, reduction)\n\n\ndef masked_lm_loss(",
+        "alike = _reduce(alike, labels != ignore_index, reduction)",
+        "alike = _reduce(alike, None, reduction)",
         "smoothing over padding",
         "test_label_smoothing_by_hand_and_by_torch",
     ),

@@ -172,8 +172,8 @@ MULTI_HEAD_MUTANTS = [
     ),
     (
         ATTENTION,
-        "self.value_projection = nn.Linear(d_model, d_model, bias=bias)",
-        "self.value_projection = nn.Linear(d_model, d_model)",
+        "self.value_projection = nn.Linear(d_model, width, bias=bias)",
+        "self.value_projection = nn.Linear(d_model, width)",
         "a bias that was declined",
         MULTI_HEAD + "test_heads_change_no_parameter_count",
     ),
@@ -193,8 +193,8 @@ MULTI_HEAD_MUTANTS = [
     ),
     (
         ATTENTION,
-        "        if d_model % num_heads:\n",
-        "        if num_heads % d_model:\n",
+        "        elif d_model % num_heads:\n",
+        "        elif num_heads % d_model:\n",
         "heads that do not divide d_model",
         MULTI_HEAD + "test_bad_sizes",
     ),
