@@ -14,12 +14,15 @@ import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from lib import tracing
 from lib.checkpoints import Layout, Pretrained
+from lib.tracing import compare_layers
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}  # relative to the largest logit
 
@@ -34,7 +37,8 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            if "embeddings" in name and parameter.ndim == 2 and "project" not in name:
+            words = re.search(r"embed(dings|_tokens)|\bwte|\bwpe|shared", name)
+            if words and parameter.ndim == 2 and "project" not in name:
                 value = 0.05 * noise
             elif parameter.ndim == 2:
                 value = 1.5 * noise / parameter.shape[1] ** 0.5
@@ -42,6 +46,8 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
                 value = 1.0 + 0.3 * noise
             else:
                 value = 0.3 * noise
+            if "Attention.q." in name:  # of T5, which does not divide logits by √d
+                value = value / 2
             parameter.copy_(value)
     return model
 
@@ -87,8 +93,7 @@ def measure(
 ) -> Parity:
     """Feed both; `outputs` names the reference's logits in the order of ours."""
     with torch.no_grad():
-        (_, first), *others = inputs.items()  # ids or pixels come by position, the rest by name
-        got = ours(first, **dict(others))
+        got = ours(**inputs)
         want = reference(**inputs)
     got = got if isinstance(got, tuple) else (got,)
     assert len(got) == len(outputs), f"expected outputs {outputs}, got {len(got)} of them"
@@ -108,7 +113,7 @@ def assert_parity(
     parity = measure(ours, reference, inputs, outputs)
     # Written so that NaN fails.
     if not parity.worst <= tolerance:
-        layer = first_divergence(ours, reference, inputs, ours.layout, tolerance)
+        layer = first_divergence(ours, reference, inputs, ours.layout_of(ours.config), tolerance)
         raise AssertionError(
             f"differs by {parity.worst:.1e} of the largest logit (allowed {tolerance:.0e}); "
             f"first in {layer or 'the output alone'}"
@@ -131,49 +136,9 @@ def first_divergence(
     None if all of them agree, so that the mistake lies behind the last of them. Where the official
     code has its dimensions in another order (Longformer's queries), layers are passed over.
     """
-    pairs = {}
-    for name, module in ours.named_modules():
-        counterpart = _counterpart(name, module, layout)
-        if counterpart is not None:
-            pairs[name] = counterpart
-    got = _outputs(ours, list(pairs), inputs)
-    want = _outputs(reference, list(pairs.values()), inputs)
-    for name, output in got.items():  # in the order of execution
-        theirs = want[pairs[name]]
-        if output.shape == theirs.shape and not _error(output, theirs) <= tolerance:
-            return name
-    return None
-
-
-def _counterpart(name: str, module: nn.Module, layout: Layout) -> str | None:
-    """The official module of one of ours, or None where ours does more or is not in the table."""
-    weight = getattr(module, "weight", None)
-    if not isinstance(weight, Tensor) or type(module).__name__ not in (
-        "Linear",
-        "Conv2d",
-        "Embedding",
-        "LayerNorm",
-    ):
-        return None
-    return layout.their_name(f"{name}.weight").removesuffix(".weight")
-
-
-def _outputs(model: nn.Module, names: list[str], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What these modules return in one pass, in the order in which they do."""
-    seen: dict[str, Tensor] = {}
-    hooks = [
-        model.get_submodule(_as_module(model, name)).register_forward_hook(
-            lambda module, args, output, name=name: seen.update({name: output.detach().clone()})
-        )
-        for name in names
-    ]
-    try:
-        with torch.no_grad():
-            model(**inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return seen
+    errors = compare_layers(ours, reference, inputs, layout, partial(_as_module, reference))
+    layer = tracing.first_divergence(errors, tolerance)
+    return None if layer is None else layer.ours
 
 
 # What version 5 of transformers calls modules whose tensors keep their old names in the files.
