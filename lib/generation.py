@@ -11,7 +11,8 @@ They share one contract:
 * Models. A decoder: called with ids (B, n) it returns logits (B, n, V), those at t for t + 1. Or an
   encoder–decoder, which is told by its methods: `encode(input_ids, attention_mask=)` to a memory,
   `decode(ids, memory, attention_mask=, cache=)` to logits. `model.config`, where there is one, says
-  what `eos_token_id`, `pad_token_id` and `start_token_id` are if the caller doesn't.
+  what `eos_token_id`, `pad_token_id` and `start_token_id` are if the caller doesn't, which
+  `banned_token_ids` are never written (Marian's padding), and what `max_length` is.
 * Input. `input_ids` (B, n). `attention_mask` (B, n), 0 = padding: on either side for an
   encoder–decoder, on the left for a decoder, where new tokens stand right behind the prompt.
 * Output. Prompt and continuation, (B, n + m), m ≤ `max_new_tokens`; of an encoder–decoder the
@@ -27,6 +28,7 @@ They share one contract:
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -277,6 +279,7 @@ class _Writer:
                 f"reads max_length = {longest} tokens, got {max_new_tokens}"
             )
         self.cache = KVCache(most) if use_cache else None
+        self.banned = list(_of_config(model, "banned_token_ids") or ())
 
     def logits(self) -> Tensor:
         """(B, V), of the next token; in float32 at least."""
@@ -290,7 +293,10 @@ class _Writer:
         else:
             logits = self.model(ids, **options)
         last = logits[:, -1]
-        return last.to(torch.promote_types(last.dtype, torch.float32))
+        last = last.to(torch.promote_types(last.dtype, torch.float32))
+        if self.banned:
+            last = last.index_fill(1, torch.tensor(self.banned, device=last.device), -math.inf)
+        return last
 
     def append(self, token: Tensor, rows: Tensor | None = None) -> None:
         """Write one token (B,) behind each row, or behind the rows named."""
@@ -342,7 +348,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _of_config(model: nn.Module, name: str) -> int | None:
+def _of_config(model: nn.Module, name: str) -> Any:
     return getattr(getattr(model, "config", None), name, None)
 
 

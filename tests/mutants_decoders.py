@@ -478,7 +478,7 @@ DECODERS = [
     ),
     (
         TRANSFORMER,
-        'if key != "init_std" or value}',
+        'if v or k not in ("bad_words_ids", "init_std")}',
         "}",
         "a null that the official configuration refuses",
         "test_the_official_model_reads_what_we_write",
@@ -687,6 +687,13 @@ DECODERS = [
         "if False:",
         "padding between the prompt and what is written",
         "test_refuses",
+    ),
+    (
+        GENERATION,
+        "        if self.banned:\n",
+        "        if False:\n",
+        "what is banned is written",
+        "tests/models/test_transformer.py::test_banned_tokens_are_never_written",
     ),
     # label smoothing
     (

@@ -288,6 +288,7 @@ MARIAN_LAYOUT = Layout(
         "eos_token_id": "eos_token_id",
         "pad_token_id": "pad_token_id",
         "start_token_id": "decoder_start_token_id",
+        "banned_token_ids": "bad_words_ids",
     },
     required=(
         *("vocab_size", "d_model", "num_layers", "num_decoder_layers", "num_heads"),

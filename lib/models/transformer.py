@@ -11,6 +11,7 @@ Derived in chapter 07_encoder_decoder. The loss is `lib.losses.label_smoothing_l
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.cache import KVCache
-from lib.checkpoints import Pretrained
+from lib.checkpoints import CheckpointError, Pretrained
 from lib.layers import ACTIVATIONS, DecoderLayer, EncoderLayer
 from lib.models.layouts import MARIAN_LAYOUT
 from lib.positions import SinusoidalEncoding
@@ -52,6 +53,7 @@ class TransformerConfig:
     eos_token_id: int | None = 0
     pad_token_id: int | None = 1
     start_token_id: int | None = None
+    banned_token_ids: tuple[int, ...] = ()  # never written; of official checkpoints, padding
 
     def __post_init__(self) -> None:
         for ours, other in {
@@ -172,7 +174,15 @@ class Transformer(Pretrained):
 
     def _config_to(self, dtype: torch.dtype) -> dict[str, Any]:
         theirs = super()._config_to(dtype)
-        return {key: value for key, value in theirs.items() if key != "init_std" or value}
+        theirs["bad_words_ids"] = [[token] for token in self.config.banned_token_ids]
+        return {k: v for k, v in theirs.items() if v or k not in ("bad_words_ids", "init_std")}
+
+    @classmethod
+    def _config_from(cls, theirs: Mapping[str, Any]) -> TransformerConfig:
+        words = theirs.get("bad_words_ids") or []
+        if any(len(word) != 1 for word in words):
+            raise CheckpointError(f"config.json: bad_words_ids = {words} is not supported")
+        return super()._config_from({**theirs, "bad_words_ids": tuple(word for [word] in words)})
 
     def _embed(self, ids: Tensor, start: int) -> Tensor:
         scale = math.sqrt(self.config.d_model) if self.config.scale_embedding else 1.0

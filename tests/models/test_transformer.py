@@ -239,6 +239,38 @@ def test_beams_equal_the_official_ones(writers, use_cache, num_beams, length_pen
     assert torch.equal(got, want)
 
 
+@pytest.mark.parametrize("num_beams", [1, 4])
+def test_banned_tokens_are_never_written(writers, tmp_path, num_beams):
+    """Official configurations ban padding, which is the start token and was never learned."""
+    _, reference = writers
+    free = greedy(writers[0], **sources(), max_new_tokens=9, eos_token_id=())
+    banned = [token for token in free[:, 1].unique().tolist() if token != END]
+    config = dataclasses.replace(writers[0].config, banned_token_ids=tuple(banned))
+    model = Transformer(config).double()
+    model.load_state_dict(writers[0].state_dict())
+    model.save_pretrained(tmp_path / "banned")
+    ours = Transformer.from_pretrained(tmp_path / "banned")
+    assert ours.config == config
+    write = greedy if num_beams == 1 else beam_search
+    got = write(ours, **sources(), max_new_tokens=9, **{"num_beams": 4} if num_beams > 1 else {})
+    with torch.no_grad():
+        want = reference.generate(
+            **sources(), max_new_tokens=9, do_sample=False, num_beams=num_beams,
+            early_stopping=False if num_beams > 1 else None,
+            bad_words_ids=[[token] for token in banned],
+        )  # fmt: skip
+    assert torch.equal(got, want)
+    assert not torch.isin(got[:, 1:], torch.tensor(banned)).any()
+
+
+def test_bans_of_several_tokens_are_refused(tmp_path):
+    Transformer(SMALL).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(path.read_text().replace("{", '{"bad_words_ids": [[1, 2]],', 1))
+    with pytest.raises(CheckpointError, match=r"^config.json: bad_words_ids = \[\[1, 2\]\] is not"):
+        Transformer.from_pretrained(tmp_path)
+
+
 def test_draws_are_the_same_with_and_without_a_cache(writers):
     ours, _ = writers
 
