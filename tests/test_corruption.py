@@ -209,6 +209,9 @@ def test_every_place_is_chosen_and_masked_alike():
     masked = (corrupted == MASK).double().mean(0)
     assert ((chosen - 0.3).abs() < 5 * math.sqrt(0.3 * 0.7 / draws)).all()
     assert ((masked - 0.24).abs() < 5 * math.sqrt(0.24 * 0.76 / draws)).all()
+    total = int((corrupted == MASK).sum())  # of which the first half of the batch has a half
+    share = int((corrupted[: draws // 2] == MASK).sum()) / total
+    assert abs(share - 0.5) < 5 * 0.5 / math.sqrt(total)
 
 
 def test_random_words_are_drawn_from_the_whole_vocabulary():

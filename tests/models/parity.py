@@ -87,8 +87,7 @@ def measure(
 ) -> Parity:
     """Feed both; `outputs` names the reference's logits in the order of ours."""
     with torch.no_grad():
-        (_, first), *others = inputs.items()  # ids or pixels come by position, the rest by name
-        got = ours(first, **dict(others))
+        got = ours(**inputs)
         want = reference(**inputs)
     got = got if isinstance(got, tuple) else (got,)
     assert len(got) == len(outputs), f"expected outputs {outputs}, got {len(got)} of them"
