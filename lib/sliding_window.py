@@ -390,7 +390,8 @@ def _undilated(query, key, value, half, near, far_key, far_value, dropout) -> Te
         x = F.pad(x, (0, 0, half, rest + half))
         return x.unfold(1, size, block).permute(1, 0, 3, 2)
 
-    queries = F.pad(query, (0, 0, 0, rest)).unflatten(1, (count, block)).transpose(0, 1)
+    queries = F.pad(query, (0, 0, 0, rest)) if rest else query  # which saves a copy
+    queries = queries.unflatten(1, (count, block)).transpose(0, 1)  # (count, L, block, d_k)
     keys, values = blocks(key), blocks(value)
     meet = F.pad(near, (half, rest + half)).unfold(0, size, block)  # (count, size)
     place = torch.arange(size, device=query.device)

@@ -144,8 +144,9 @@ def first_divergence(
 # What version 5 of transformers calls modules whose tensors keep their old names in the files.
 _RENAMED = (
     (r"^vit\.encoder\.layer\.", "vit.layers."),
-    (r"\.attention\.attention\.(query|key|value)$", r".attention.\1"),
-    (r"\.attention\.(q|k|v)(uery|ey|alue)$", r".attention.\1_proj"),
+    (r"\.attention\.attention\.query$", ".attention.q_proj"),
+    (r"\.attention\.attention\.key$", ".attention.k_proj"),
+    (r"\.attention\.attention\.value$", ".attention.v_proj"),
     (r"\.attention\.output\.dense$", ".attention.o_proj"),
     (r"\.intermediate\.dense$", ".mlp.fc1"),
     (r"\.output\.dense$", ".mlp.fc2"),
