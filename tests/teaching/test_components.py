@@ -16,7 +16,14 @@ import torch
 
 from lib.attention import causal_mask, scaled_dot_product_attention
 from lib.teaching import components
-from lib.teaching.components import AttentionRows, Component, TemperatureSoftmax, base
+from lib.teaching.components import (
+    AttentionRows,
+    Component,
+    CurveExplorer,
+    PositionRotation,
+    TemperatureSoftmax,
+    base,
+)
 from lib.teaching.components.temperature_softmax import (
     MEASURES,
     TEMPERATURES,
@@ -60,7 +67,12 @@ def rows(n=7, heads=2, **options):
 
 def every():
     """One of each component."""
-    return [rows(name="rows"), TemperatureSoftmax(samples=4, name="softmax")]
+    return [
+        rows(name="rows"),
+        CurveExplorer([0, 1, 2], [1, 2], {"c": [[0, 1, 4], [0, 2, 8]]}, name="curves"),
+        PositionRotation(name="rotation"),
+        TemperatureSoftmax(samples=4, name="softmax"),
+    ]
 
 
 class Parts(HTMLParser):
