@@ -13,6 +13,7 @@ from lib.teaching.components import (
     CurveExplorer,
     PositionRotation,
     TemperatureSoftmax,
+    TokenStrip,
 )
 from lib.teaching.exercises import diagnose, grade
 from lib.teaching.figures import COLORS, INK, heatmap, new_figure, show_figure, use_style
@@ -28,6 +29,7 @@ __all__ = [
     "PositionRotation",
     "Progress",
     "TemperatureSoftmax",
+    "TokenStrip",
     "catches",
     "check",
     "diagnose",
