@@ -623,7 +623,7 @@ DECODERS = [
         "(5 + length) / 6)",
         "(6 + length) / 6)",
         "Wu's penalty begins at one token too many",
-        "test_wide_beams_find_the_best_of_all",
+        "test_wus_five",
     ),
     (
         GENERATION,

@@ -320,6 +320,22 @@ def test_wide_beams_find_the_best_of_all(seed, penalty, alpha):
     assert tuple(got[0, 2:].tolist()) == best
 
 
+@pytest.mark.parametrize("seed, alpha", [(0, 4.0), (15, 4.0), (16, 4.0), (33, 1.5)])
+def test_wus_five(seed, alpha):
+    """Where the best text by ((5 + |y|) / 6)^α is not the best by another number than 5."""
+    model, prompt = Table(seed=seed), [1, 2]
+    texts = list(enumerate_texts(model, prompt, 3, 3))
+    best = [
+        max(texts, key=lambda text, c=c: text[1] / ((c + len(text[0])) / (c + 1)) ** alpha)[0]
+        for c in (5, 6)
+    ]
+    got = beam_search(
+        model, torch.tensor([prompt]), max_new_tokens=3, num_beams=64, eos_token_id=3,
+        length_penalty=alpha, penalty="wu", use_cache=False,
+    )  # fmt: skip
+    assert tuple(got[0, 2:].tolist()) == best[0] != best[1]
+
+
 def test_the_penalty_matters():
     """Both kinds, and α: over many tables they do not agree on one text each time."""
     found = {}

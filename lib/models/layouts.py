@@ -199,8 +199,10 @@ _T5_PARTS = {  # ours in a layer → their sublayer (0, or the last, which is 1 
 
 
 def t5_layout(feed_forward: str, tied: bool) -> Layout:
-    """T5 v1.0 ("relu", tied), or v1.1, whose feed-forward layers have a gate and whose head its own
-    words."""
+    """T5 v1.0 ("relu", tied), or v1.1: layers with a gate, and words of its own for the head.
+
+    The models are derived in chapter 08_relative_positions.
+    """
     parts = dict(_T5_PARTS)
     if feed_forward.startswith("gated"):
         parts["feed_forward.gate"] = "layer.{last}.DenseReluDense.wi_0"
