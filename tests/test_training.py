@@ -387,7 +387,7 @@ class TestCheckpoint:
         losses = fit(model, loss, checkpoint=path, every=every, generators=[generator], **options)
         return losses, model.state_dict(), generator.get_state(), torch.get_rng_state()
 
-    def same(self, one, other):
+    def assert_same(self, one, other):
         assert one[0] == other[0]
         assert all(torch.equal(t, other[1][name]) for name, t in one[1].items())
         assert torch.equal(one[2], other[2]) and torch.equal(one[3], other[3])
@@ -401,18 +401,18 @@ class TestCheckpoint:
         assert (tmp_path / "run").exists() == (stop >= every)
         # another seed: all that counts comes from the file, unless there is none yet
         seed = 77 if stop >= every else 5
-        self.same(self.run(tmp_path / "run", start_seed=seed, every=every), want)
+        self.assert_same(self.run(tmp_path / "run", start_seed=seed, every=every), want)
         assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
     def test_interrupted_again_and_again(self, tmp_path):
         for stop in (2, 2, 4, 6):
             with pytest.raises(Interrupt):
                 self.run(tmp_path / "run", stop)
-        self.same(self.run(tmp_path / "run"), self.run())
+        self.assert_same(self.run(tmp_path / "run"), self.run())
 
     def test_a_finished_run_is_read(self, tmp_path):
         want = self.run(tmp_path / "run", every=100)  # so: at the end too
-        self.same(self.run(tmp_path / "run", stop=0, start_seed=1), want)
+        self.assert_same(self.run(tmp_path / "run", stop=0, start_seed=1), want)
 
     def test_progress_has_the_rest(self, tmp_path):
         with pytest.raises(Interrupt):
@@ -439,14 +439,14 @@ class TestCheckpoint:
                 self.run(path)
         assert path.read_bytes() == before
         assert [p.name for p in tmp_path.iterdir()] == ["run"]
-        self.same(self.run(path), self.run())
+        self.assert_same(self.run(path), self.run())
 
     def test_what_a_killed_process_leaves_is_not_read(self, tmp_path):
         path = tmp_path / "run"
         with pytest.raises(Interrupt):
             self.run(path, 3)
         (tmp_path / "run.tmp").write_bytes(b"half of a checkpo")
-        self.same(self.run(path), self.run())
+        self.assert_same(self.run(path), self.run())
         assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
     def test_is_on_the_disk_before_it_takes_its_place(self, tmp_path, monkeypatch):
@@ -458,7 +458,7 @@ class TestCheckpoint:
 
     def test_options_may_be_numpy_s(self, tmp_path):
         self.run(tmp_path / "run", learning_rate=np.float64(0.05), clip=np.float32(1.0))
-        self.same(self.run(tmp_path / "run"), self.run())
+        self.assert_same(self.run(tmp_path / "run"), self.run())
 
     @pytest.mark.parametrize(
         ("options", "message"),

@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from lib.teaching.broken import catches
 from lib.teaching.checks import check
-from lib.teaching.components import AttentionRows, TemperatureSoftmax
+from lib.teaching.components import (
+    AttentionRows,
+    CurveExplorer,
+    PositionRotation,
+    TemperatureSoftmax,
+    TokenStrip,
+)
 from lib.teaching.exercises import diagnose, grade
 from lib.teaching.figures import COLORS, INK, heatmap, new_figure, show_figure, use_style
 from lib.teaching.outputs import glue
@@ -19,8 +25,11 @@ __all__ = [
     "COLORS",
     "INK",
     "AttentionRows",
+    "CurveExplorer",
+    "PositionRotation",
     "Progress",
     "TemperatureSoftmax",
+    "TokenStrip",
     "catches",
     "check",
     "diagnose",

@@ -16,7 +16,15 @@ import torch
 
 from lib.attention import causal_mask, scaled_dot_product_attention
 from lib.teaching import components
-from lib.teaching.components import AttentionRows, Component, TemperatureSoftmax, base
+from lib.teaching.components import (
+    AttentionRows,
+    Component,
+    CurveExplorer,
+    PositionRotation,
+    TemperatureSoftmax,
+    TokenStrip,
+    base,
+)
 from lib.teaching.components.temperature_softmax import (
     MEASURES,
     TEMPERATURES,
@@ -58,9 +66,26 @@ def rows(n=7, heads=2, **options):
     return AttentionRows(tokens, attention(n, heads), **options)
 
 
+def strip(**options):
+    return TokenStrip(
+        ["the", "cat", "drank", "it"],
+        masked=["the", "[MASK]", "drank", "[MASK]"],
+        sampled=["the", "dog", "drank", "it"],
+        candidates={1: [("dog", 0.5), ("cat", 0.25)], 3: [("it", 0.75)]},
+        replaced=[0.125, 0.75, 0.25, 0.0],
+        **options,
+    )
+
+
 def every():
     """One of each component."""
-    return [rows(name="rows"), TemperatureSoftmax(samples=4, name="softmax")]
+    return [
+        rows(name="rows"),
+        CurveExplorer([0, 1, 2], [1, 2], {"c": [[0, 1, 4], [0, 2, 8]]}, name="curves"),
+        PositionRotation(name="rotation"),
+        TemperatureSoftmax(samples=4, name="softmax"),
+        strip(name="strip"),
+    ]
 
 
 class Parts(HTMLParser):
@@ -1028,11 +1053,11 @@ def test_a_module_that_throws_leaves_the_fallback(browser, tmp_path):
 @pytest.mark.browser
 def test_follows_the_theme(show):
     page = show(*every(), mode="dark", color_scheme="light")
-    modes = "[...document.querySelectorAll('.ar, .ts')].map(n => n.dataset.mode)"
-    page.wait_for_function(f"{modes}.join() === 'dark,dark'")
+    modes = "[...document.querySelectorAll('.ar, .tk, .ts')].map(n => n.dataset.mode)"
+    page.wait_for_function(f"{modes}.join() === 'dark,dark,dark'")
     page.evaluate("document.documentElement.dataset.theme = 'light'")
-    page.wait_for_function(f"{modes}.join() === 'light,light'")
-    assert page.evaluate(modes) == ["light", "light"]
+    page.wait_for_function(f"{modes}.join() === 'light,light,light'")
+    assert page.evaluate(modes) == ["light"] * 3
 
 
 @pytest.mark.browser
@@ -1056,6 +1081,6 @@ def test_roles_and_names(show):
     assert group.get_by_role("option", name=", position 2").count() == 1
     assert group.get_by_role("group", name="Head").get_by_role("radio").count() == 2
     assert group.get_by_role("img", name="All weights of head 0").count() == 1
-    for ident in ("rows", "softmax"):
+    for ident in ("rows", "softmax", "strip"):
         live = page.locator(f"#{ident} [aria-live=polite]")
         assert live.count() == 1 and live.text_content().endswith(".")

@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from lib.teaching.components.attention_rows import AttentionRows
 from lib.teaching.components.base import Component
+from lib.teaching.components.curve_explorer import CurveExplorer
+from lib.teaching.components.position_rotation import PositionRotation
 from lib.teaching.components.temperature_softmax import TemperatureSoftmax
+from lib.teaching.components.token_strip import TokenStrip
 
-__all__ = ["AttentionRows", "Component", "TemperatureSoftmax"]
+__all__ = [
+    "AttentionRows",
+    "Component",
+    "CurveExplorer",
+    "PositionRotation",
+    "TemperatureSoftmax",
+    "TokenStrip",
+]

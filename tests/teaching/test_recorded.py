@@ -1,0 +1,126 @@
+"""Recorded results: what is written comes back, and what is missing is named in one line."""
+
+import datetime
+import json
+import platform
+import re
+
+import pytest
+import torch
+
+from lib.teaching import recorded as module
+from lib.teaching.recorded import FIELDS, FOLDER, RecordError, record, recorded
+
+RUN = {
+    "command": "python book/experiments/some.py --steps 3",
+    "hardware": "2 CPU cores, one thread used",
+    "seconds": 125.26,
+    "settings": {"steps": 3},
+    "results": {"loss": [1.5, 1.25]},
+}
+
+
+def written(folder, **changes):
+    record(folder / "some.json", **{**RUN, **changes})
+    return folder / "some.json"
+
+
+def test_what_is_recorded_comes_back(tmp_path):
+    written(tmp_path)
+    got = recorded("some", folder=tmp_path)
+    assert list(got) == list(FIELDS)
+    assert {k: got[k] for k in ("command", "hardware", "settings", "results")} == {
+        k: RUN[k] for k in ("command", "hardware", "settings", "results")
+    }
+    assert got["seconds"] == 125.3
+    assert got["date"] == datetime.date.today().isoformat()
+    assert (got["python"], got["torch"]) == (platform.python_version(), torch.__version__)
+
+
+def test_one_line_says_where_it_is_from(tmp_path, capsys):
+    path = written(tmp_path)
+    path.write_text(path.read_text().replace(datetime.date.today().isoformat(), "2026-11-25"))
+    recorded("some", folder=tmp_path)
+    assert capsys.readouterr().out == (
+        "recorded 2026-11-25 on 2 CPU cores, one thread used, "
+        f"torch {torch.__version__}, in 2 minutes, "
+        "by `python book/experiments/some.py --steps 3`\n"
+    )
+
+
+def test_the_folder_is_the_books(monkeypatch, tmp_path):
+    assert FOLDER.parts[-2:] == ("book", "experiments") and FOLDER.is_dir()
+    monkeypatch.setattr(module, "FOLDER", tmp_path)
+    written(tmp_path)
+    assert recorded("some")["results"] == RUN["results"]
+
+
+def test_written_at_once_or_not_at_all(tmp_path, monkeypatch):
+    path = written(tmp_path)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="JSON"):
+        written(tmp_path, results={"loss": float("nan")})
+
+    def fails(*paths):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(module.os, "replace", fails)
+    with pytest.raises(OSError, match="disk full"):
+        written(tmp_path, results={"loss": 2})
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["some.json"]
+
+
+def test_a_folder_is_made(tmp_path):
+    record(tmp_path / "new" / "some.json", **RUN)
+    assert recorded("some", folder=tmp_path / "new")["results"] == RUN["results"]
+
+
+def expect_failure(folder, message):
+    with pytest.raises(RecordError, match=f"^{re.escape(message)}$"):
+        recorded("some", folder=folder)
+
+
+def test_a_missing_file_names_its_script(tmp_path):
+    expect_failure(tmp_path, "some.json: expected a recorded result, found none; run some.py")
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_missing_field_is_named(tmp_path, field):
+    path = written(tmp_path)
+    content = json.loads(path.read_text())
+    del content[field]
+    path.write_text(json.dumps(content))
+    expect_failure(tmp_path, f"some.json: expected the field {field!r}, found none")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "kind"),
+    [
+        ("command", "", "str"),
+        ("date", 20261125, "str"),
+        ("seconds", "125", "float"),
+        ("seconds", True, "float"),
+        ("settings", [], "dict"),
+        ("results", {}, "dict"),
+    ],
+)
+def test_a_field_of_another_kind_is_named(tmp_path, field, value, kind):
+    path = written(tmp_path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+    expect_failure(
+        tmp_path, f"some.json: expected {field!r} to be a {kind}, not empty, got {value!r}"
+    )
+
+
+def test_whole_seconds_are_seconds(tmp_path):
+    path = written(tmp_path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "seconds": 0}))
+    assert recorded("some", folder=tmp_path)["seconds"] == 0
+
+
+def test_what_is_no_record(tmp_path):
+    (tmp_path / "some.json").write_text("{\n  1}")
+    expect_failure(tmp_path, "some.json: expected JSON, got an error at line 2")
+    (tmp_path / "some.json").write_text("[1]")
+    expect_failure(tmp_path, "some.json: expected a JSON object, got list")
