@@ -40,6 +40,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lib.cache import KVCache
+
 __all__ = [
     "MultiHeadAttention",
     "causal_mask",
@@ -356,11 +358,17 @@ class MultiHeadAttention(nn.Module):
         On the weights after the softmax, in training mode only.
     bias : bool
         Whether the four projections add one; the paper writes none, most code has it.
+    d_head : int, optional
+        Features of a head, where they are not d_model / h: the projections then are
+        d_model × h · d_head, and num_heads need not divide. T5 has it.
+    scaled : bool
+        Whether logits are divided by √d_head. T5 does not, and draws its queries smaller instead.
 
     Attributes: `query_projection`, `key_projection`, `value_projection`, `output_projection`, each
-    an `nn.Linear(d_model, d_model)`, which stores the transpose of the paper's matrix. Head i owns
-    the rows i · d_head … (i + 1) · d_head − 1 of the first three weights (W_i^Q, W_i^K, W_i^V) and
-    the same columns of the last (W_i^O): zero those columns, and the head is gone from the sum.
+    an `nn.Linear`, d_model to h · d_head and back, which stores the transpose of the paper's
+    matrix. Head i owns the rows i · d_head … (i + 1) · d_head − 1 of the first three weights
+    (W_i^Q, W_i^K, W_i^V) and the same columns of the last (W_i^O): zero those columns, and the head
+    is gone from the sum.
     They begin as Glorot's uniform matrices, so that tokens of unit variance make queries and keys
     of unit variance, and biases begin at 0.
 
@@ -381,9 +389,9 @@ class MultiHeadAttention(nn.Module):
     ------
     Vaswani et al. 2017, "Attention Is All You Need", arXiv:1706.03762, section 3.2.2.
 
-    Deviations from the source: d_k = d_v = d_model / h always, as in all its models but those of
-    Table 3(B); biases and dropout are options; the sum over heads is the same by block
-    multiplication.
+    Deviations from the source: d_k = d_v always, and = d_model / h unless told otherwise, as in all
+    its models but those of Table 3(B); biases and dropout are options; the sum over heads is the
+    same by block multiplication.
 
     Derived in chapter 03_multi_head.
 
@@ -399,22 +407,33 @@ class MultiHeadAttention(nn.Module):
     """
 
     def __init__(
-        self, d_model: int, num_heads: int, *, dropout: float = 0.0, bias: bool = True
+        self,
+        d_model: int,
+        num_heads: int,
+        *,
+        dropout: float = 0.0,
+        bias: bool = True,
+        d_head: int | None = None,
+        scaled: bool = True,
     ) -> None:
         super().__init__()
         _validate_size("d_model", d_model)
         _validate_size("num_heads", num_heads)
-        if d_model % num_heads:
+        if d_head is not None:
+            _validate_size("d_head", d_head)
+        elif d_model % num_heads:
             raise ValueError(
                 f"num_heads: expected a divisor of d_model = {d_model}, got {num_heads}"
             )
         if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
             raise ValueError(f"dropout: expected a number in [0, 1), got {dropout!r}")
         self.d_model, self.num_heads, self.dropout = d_model, num_heads, dropout
-        self.query_projection = nn.Linear(d_model, d_model, bias=bias)
-        self.key_projection = nn.Linear(d_model, d_model, bias=bias)
-        self.value_projection = nn.Linear(d_model, d_model, bias=bias)
-        self.output_projection = nn.Linear(d_model, d_model, bias=bias)
+        self.d_head, self.scaled = d_head or d_model // num_heads, scaled
+        width = num_heads * self.d_head  # d_model, unless d_head says otherwise
+        self.query_projection = nn.Linear(d_model, width, bias=bias)
+        self.key_projection = nn.Linear(d_model, width, bias=bias)
+        self.value_projection = nn.Linear(d_model, width, bias=bias)
+        self.output_projection = nn.Linear(width, d_model, bias=bias)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -432,6 +451,7 @@ class MultiHeadAttention(nn.Module):
         *,
         causal: bool = False,
         return_weights: bool = False,
+        cache: KVCache | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Attend from query to key and value.
 
@@ -456,7 +476,13 @@ class MultiHeadAttention(nn.Module):
             Hide the future as well, as `causal_mask(n_q, n_k)` does; faster than passing that.
         return_weights : bool
             Return (output, weights) with weights (B, h, n_q, n_k), after dropout if there is any.
+        cache : KVCache, optional
+            In self-attention (no key given) the queries stand behind all that has been read, and
+            attend to it too: n_k counts the tokens kept and the new ones, in `mask` and in
+            `weights`. In cross-attention keys and values are those of the first call.
         """
+        memory = None if cache is None or key is None else cache.memory(self)
+        appends = cache is not None and key is None
         key = query if key is None else key
         value = key if value is None else value
         self._validate(query, key, value)
@@ -464,8 +490,17 @@ class MultiHeadAttention(nn.Module):
         dropout = self.dropout if self.training else 0.0
 
         q = split_heads(self.query_projection(query), self.num_heads)  # (B, h, n_q, d_head)
-        k = split_heads(self.key_projection(key), self.num_heads)  # (B, h, n_k, d_head)
-        v = split_heads(self.value_projection(value), self.num_heads)  # (B, h, n_k, d_head)
+        if not self.scaled:
+            q = q * math.sqrt(self.d_head)  # by which attention will divide
+        if memory is None:
+            k = split_heads(self.key_projection(key), self.num_heads)  # (B, h, n_k, d_head)
+            v = split_heads(self.value_projection(value), self.num_heads)  # (B, h, n_k, d_head)
+        else:
+            k, v = memory
+        if appends:
+            k, v = cache.extend(self, k, v)
+        elif cache is not None and memory is None:
+            cache.remember(self, k, v)
         if not return_weights:
             heads = fast_attention(q, k, v, mask, causal=causal, dropout=dropout)
             return self.output_projection(merge_heads(heads))

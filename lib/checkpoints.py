@@ -33,16 +33,36 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["CheckpointError", "Layout", "Pretrained", "find_file", "load_parts", "read_config"]
+__all__ = [
+    "CheckpointError",
+    "Layout",
+    "Part",
+    "Pretrained",
+    "find_file",
+    "load_parts",
+    "read_config",
+]
 
 
 class CheckpointError(ValueError):
     """A checkpoint is not what the model expects; the message says what came first."""
+
+
+class Part(NamedTuple):
+    """Our module is one of several that stand in one of theirs, one after the other.
+
+    GPT-2 has queries, keys and values in one map, of which the keys are Part(name, 1, 3): the
+    second third of its outputs.
+    """
+
+    name: str
+    index: int
+    count: int
 
 
 @dataclass(frozen=True)
@@ -56,10 +76,16 @@ class Layout:
     required : fields of `options` that have no default
     fixed : their key → the one value that we compute
         Any other value is refused; an absent key means this value.
-    weights : our module or parameter → theirs
+    weights : our module or parameter → theirs, or a `Part` of theirs
         "*" stands for a layer's number. A module's entry covers its weight and its bias.
+    transposed : regular expressions of matrices that are stored (in, out)
+        As the map that GPT-2's authors call a convolution has them; `nn.Linear` has (out, in).
+    prefix : what some files leave out
+        Their names all begin with it here; in a file where none does, it is put in front.
     copies : their tensor → their tensor that it must equal, if the file holds both
         Tied tensors, which some files store twice.
+    stand_ins : their tensor → their tensor whose values it gets, if the file does not hold it
+        Tensors that are not tied, but were when this file was written.
     ignored : regular expressions of tensors that hold no weights
     """
 
@@ -68,25 +94,39 @@ class Layout:
     options: Mapping[str, str]
     required: tuple[str, ...]
     fixed: Mapping[str, Any]
-    weights: Mapping[str, str]
+    weights: Mapping[str, str | Part]
     copies: Mapping[str, str] = field(default_factory=dict)
+    stand_ins: Mapping[str, str] = field(default_factory=dict)
     ignored: tuple[str, ...] = (r"position_ids$",)
+    transposed: tuple[str, ...] = ()
+    prefix: str = ""
 
     def their_name(self, ours: str) -> str:
-        """The official name of one of our parameters.
+        """The official name of one of our parameters, or of the one that it is a part of.
 
         Raises KeyError for a parameter that the table does not cover.
         """
+        return self.place(ours).name
+
+    def place(self, ours: str) -> Part:
+        """Where in their file one of our parameters stands: Part(name, 0, 1) if by itself."""
         numbers = re.findall(r"(?<=\.)\d+(?=\.)", ours)
         pattern = re.sub(r"(?<=\.)\d+(?=\.)", "*", ours)
-        if pattern in self.weights:
-            theirs = self.weights[pattern]
-        else:
-            module, _, leaf = pattern.rpartition(".")
-            theirs = f"{self.weights[module]}.{leaf}"
+        module, _, leaf = pattern.rpartition(".")
+        entry, leaf = (pattern, "") if pattern in self.weights else (module, f".{leaf}")
+        theirs = self.weights[entry]
+        name, index, count = theirs if isinstance(theirs, Part) else (theirs, 0, 1)
+        name += leaf
         for number in numbers:
-            theirs = theirs.replace("*", number, 1)
-        return theirs
+            name = name.replace("*", number, 1)
+        return Part(name, index, count)
+
+    def as_stored(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of a tensor in their file, where the shape of an `nn.Linear` is given."""
+        return shape[::-1] if self.is_transposed(name) and len(shape) == 2 else shape
+
+    def is_transposed(self, name: str) -> bool:
+        return any(re.search(pattern, name) for pattern in self.transposed)
 
 
 # Options whose values have other names in the files. Reading knows every name, writing the first.
@@ -147,8 +187,9 @@ class Pretrained(nn.Module):
         path = _find_weights(folder_or_repo_id, revision)
         with torch.device("meta"):
             model = cls(config)
-        tensors = _checked_tensors(model, cls.layout, path, dtype)
+        tensors = _checked_tensors(model, cls.layout_of(config), path, dtype)
         model.load_state_dict(tensors, strict=True, assign=True)
+        _lay_out_the_rest(model, next(iter(tensors.values())).dtype)
         return model.eval()
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
@@ -163,10 +204,7 @@ class Pretrained(nn.Module):
         """
         save_file = _import_safetensors().torch.save_file
         folder, config = Path(folder), self._config_to(next(self.parameters()).dtype)
-        tensors = {
-            self.layout.their_name(name): tensor.detach().contiguous()
-            for name, tensor in self.state_dict().items()
-        }
+        tensors = _official_tensors(self, self.layout_of(self.config))
         folder.parent.mkdir(parents=True, exist_ok=True)
         # Beside its destination, so that moving it there is a rename within one file system.
         scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
@@ -182,6 +220,11 @@ class Pretrained(nn.Module):
                     (scratch / name).replace(folder / name)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+    @classmethod
+    def layout_of(cls, config: Any) -> Layout:
+        """The layout of this config: `layout`, unless names of tensors depend on an option."""
+        return cls.layout
 
     @classmethod
     def _config_from(cls, theirs: Mapping[str, Any]) -> Any:
@@ -229,13 +272,17 @@ class Pretrained(nn.Module):
                     f"checkpoint has no place for another value, got {value!r}"
                 )
         theirs = {key: getattr(self.config, name) for name, key in layout.options.items()}
-        theirs[layout.options["activation"]] = _ACTIVATIONS[self.config.activation][0]
-        return theirs | {
-            "model_type": layout.model_type,
-            "architectures": [layout.architecture],
-            "tie_word_embeddings": True,
-            "dtype": str(dtype).removeprefix("torch."),
-        }
+        if "activation" in layout.options:
+            theirs[layout.options["activation"]] = _ACTIVATIONS[self.config.activation][0]
+        return (
+            {"tie_word_embeddings": True}
+            | theirs
+            | {
+                "model_type": layout.model_type,
+                "architectures": [layout.architecture],
+                "dtype": str(dtype).removeprefix("torch."),
+            }
+        )
 
 
 def load_parts(
@@ -345,25 +392,32 @@ def _checked_tensors(
 ) -> dict[str, Tensor]:
     """The file's tensors under our names, once every name, shape, dtype and tie is right."""
     stored = _stored_tensors(path)
+    if layout.prefix and not any(name.startswith(layout.prefix) for name in stored):
+        stored = {layout.prefix + name: tensor for name, tensor in stored.items()}
     stored = {n: t for n, t in stored.items() if not any(re.search(p, n) for p in layout.ignored)}
-    wanted = {layout.their_name(name): (name, p) for name, p in model.state_dict().items()}
+    for name, original in layout.stand_ins.items():
+        if name not in stored and original in stored:
+            stored[name] = stored[original]
+    places = {name: layout.place(name) for name in model.state_dict()}
+    wanted: dict[str, tuple[int, ...]] = {}  # their names and shapes
+    for ours, parameter in model.state_dict().items():
+        name, _, count = places[ours]
+        shape = tuple(parameter.shape)
+        wanted[name] = layout.as_stored(name, (count * shape[0], *shape[1:]))
 
-    for name, (_, parameter) in wanted.items():
+    for name, shape in wanted.items():
         if name not in stored:
-            raise CheckpointError(
-                f"{path.name}: missing tensor {name}, shape {tuple(parameter.shape)}"
-            )
+            raise CheckpointError(f"{path.name}: missing tensor {name}, shape {shape}")
     for name in stored:
         if name not in wanted and name not in layout.copies:
             raise CheckpointError(
                 f"{path.name}: unexpected tensor {name}, shape {stored[name].shape}"
             )
     for name, tensor in stored.items():
-        _, parameter = wanted[layout.copies.get(name, name)]
-        if tensor.shape != tuple(parameter.shape):
+        shape = wanted[layout.copies.get(name, name)]
+        if tensor.shape != shape:
             raise CheckpointError(
-                f"{path.name}: misshapen tensor {name}, expected shape {tuple(parameter.shape)}, "
-                f"got {tensor.shape}"
+                f"{path.name}: misshapen tensor {name}, expected shape {shape}, got {tensor.shape}"
             )
     first_name, first = next(iter(stored.items()))
     for name, tensor in stored.items():
@@ -378,8 +432,41 @@ def _checked_tensors(
                 f"{path.name}: expected {name} equal to {original}, to which it is tied, got others"
             )
     return {
-        ours: stored[name].read().to(dtype or first.dtype) for name, (ours, _) in wanted.items()
+        ours: _part(stored[name].read(), layout.is_transposed(name), index, count).to(
+            dtype or first.dtype
+        )
+        for ours, (name, index, count) in places.items()
     }
+
+
+def _part(stored: Tensor, transposed: bool, index: int, count: int) -> Tensor:
+    """Our tensor, in memory of its own, from the one in the file."""
+    tensor = stored.mT if transposed and stored.ndim == 2 else stored
+    if count > 1:
+        tensor = tensor.chunk(count)[index]
+    alone = tensor.is_contiguous() and count == 1
+    return tensor if alone else tensor.clone(memory_format=torch.contiguous_format)
+
+
+def _lay_out_the_rest(model: nn.Module, dtype: torch.dtype) -> None:
+    """Give memory to buffers that no file holds; their modules compute them when they are moved."""
+    for module in model.modules():
+        if any(buffer.is_meta for buffer in module.buffers(recurse=False)):
+            module._apply(lambda x: torch.empty_like(x, device="cpu", dtype=dtype), recurse=False)
+
+
+def _official_tensors(model: nn.Module, layout: Layout) -> dict[str, Tensor]:
+    """The model's tensors as the file has them: put together, turned, under official names."""
+    parts: dict[str, list[tuple[int, Tensor]]] = {}
+    for ours, tensor in model.state_dict().items():
+        name, index, _ = layout.place(ours)
+        parts.setdefault(name, []).append((index, tensor.detach()))
+    tensors = {}
+    for name, found in parts.items():
+        whole = torch.cat([tensor for _, tensor in sorted(found, key=lambda part: part[0])])
+        turned = whole.mT if layout.is_transposed(name) and whole.ndim == 2 else whole
+        tensors[name] = turned.contiguous()
+    return tensors
 
 
 def _stored_tensors(path: Path) -> dict[str, _Stored]:

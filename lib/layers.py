@@ -6,23 +6,27 @@ Shapes are written with d_model features of a token, d_ff features inside the fe
 B sequences of n tokens, and "..." for any leading dimensions.
 
 * `LayerNorm`: give every token mean 0 and variance 1, then a learned scale and shift;
-* `FeedForward`: the same two linear maps for every token, with a bend between them;
+* `RMSNorm`: divide every token by its root mean square, then a learned scale;
+* `FeedForward`: the same two linear maps for every token, with a bend between them, or a gate;
 * `EncoderLayer`: self-attention and feed-forward, each added to what went in, and normalised either
-  after the sum (post-norm) or before the sublayer (pre-norm).
+  after the sum (post-norm) or before the sublayer (pre-norm). With a causal mask it is the block of
+  GPT, which has a decoder without anything to decode;
+* `DecoderLayer`: an `EncoderLayer` that between the two looks at what an encoder has read.
 
 They share one contract:
 
 * Input. float64, float32, bfloat16 or float16, with d_model as last dimension; the output has the
   input's shape. Tokens do not mix but in attention.
-* Precision. float64 stays float64. `LayerNorm` computes float16 and bfloat16 in float32 and rounds
+* Precision. float64 stays float64. The norms compute float16 and bfloat16 in float32 and round
   once; linear maps round as `nn.Linear` does.
-* NaN and infinity propagate, within their token in `LayerNorm` and `FeedForward`.
+* NaN and infinity propagate, within their token in the norms and `FeedForward`.
 * Errors. ValueError, in one line with what was expected and what came, for a wrong size, shape,
   dtype or option; TypeError for something that is no tensor. Only metadata is looked at: no device
   synchronisation, and `torch.compile(fullgraph=True)` works.
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -30,8 +34,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.attention import MultiHeadAttention
+from lib.cache import KVCache
 
-__all__ = ["ACTIVATIONS", "EncoderLayer", "FeedForward", "LayerNorm", "initialise"]
+__all__ = [
+    "ACTIVATIONS",
+    "DecoderLayer",
+    "EncoderLayer",
+    "FeedForward",
+    "LayerNorm",
+    "RMSNorm",
+    "initialise",
+]
 
 # The functions of lib.activations through torch's fused kernels, which equal them to the last digit
 # and train a feed-forward layer twice as fast.
@@ -80,8 +93,7 @@ class LayerNorm(nn.Module):
     def __init__(self, d_model: int, eps: float = 1e-5, bias: bool = True) -> None:
         super().__init__()
         _validate_size("d_model", d_model)
-        if not isinstance(eps, int | float) or not 0.0 <= eps < math.inf:
-            raise ValueError(f"eps: expected a finite number of at least 0, got {eps!r}")
+        _validate_eps(eps)
         self.d_model, self.eps = d_model, float(eps)
         self.weight = nn.Parameter(torch.ones(d_model))
         self.bias = nn.Parameter(torch.zeros(d_model)) if bias else None
@@ -103,10 +115,58 @@ class LayerNorm(nn.Module):
         return f"{self.d_model}, eps={self.eps}, bias={self.bias is not None}"
 
 
+class RMSNorm(nn.Module):
+    """Divide every token by its root mean square over its features, then scale.
+
+        RMSNorm(x) = γ ∘ x / √(Σ_i x_i² / d + ε)
+
+    `LayerNorm` without the mean and without the shift: a token's direction stays as it is.
+
+    Parameters
+    ----------
+    d_model : int ≥ 1
+    eps : float ≥ 0
+        ε, under the root; T5 has 1e-6.
+
+    Attributes: `weight` (d_model,), γ, begins at 1.
+
+    Raises ValueError for a wrong size or `eps`, or for x that is not (..., d_model) of floats.
+
+    Source: Zhang & Sennrich 2019, "Root Mean Square Layer Normalization", arXiv:1910.07467,
+    section 4. Deviation: the paper's equation has no ε.
+    Derived in chapter 06_transformer_block; T5 (08_relative_positions) is made with it.
+
+    >>> RMSNorm(4, eps=0.0)(torch.tensor([3.0, -3.0, 3.0, -3.0]))
+    tensor([ 1., -1.,  1., -1.], grad_fn=<MulBackward0>)
+    """
+
+    def __init__(self, d_model: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        _validate_size("d_model", d_model)
+        _validate_eps(eps)
+        self.d_model, self.eps = d_model, float(eps)
+        self.weight = nn.Parameter(torch.ones(d_model))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., d_model) to the same shape and dtype."""
+        _validate(x, self.d_model)
+        dtype = x.dtype
+        x = x.to(torch.promote_types(dtype, torch.float32))
+        mean_square = x.square().mean(dim=-1, keepdim=True)  # (..., 1)
+        return (self.weight * (x * torch.rsqrt(mean_square + self.eps))).to(dtype)
+
+    def extra_repr(self) -> str:
+        return f"{self.d_model}, eps={self.eps}"
+
+
 class FeedForward(nn.Module):
     """Send every token, by itself, through two linear maps with a bend between them.
 
         FeedForward(x) = φ(x W_1 + b_1) W_2 + b_2,      W_1: d_model × d_ff,   W_2: d_ff × d_model
+
+    or, gated, through a third whose bent output opens and closes what the first has found:
+
+        FeedForward(x) = (φ(x W_g + b_g) ∘ (x W_1 + b_1)) W_2 + b_2,       W_g: d_model × d_ff
 
     Parameters
     ----------
@@ -115,16 +175,20 @@ class FeedForward(nn.Module):
     activation : "gelu", "gelu_tanh", "relu" or "swish"
         φ, as in `lib.activations`. The paper has ReLU.
     dropout : float in [0, 1)
-        After φ, in training mode. Off by default: neither the paper nor BERT has it here,
+        Before W_2, in training mode. Off by default: neither the paper nor BERT has it here,
         torch's layer has.
     bias : bool
-        Whether there are b_1 and b_2.
+        Whether there are b_1 and b_2, and b_g.
+    gated : bool
+        At equal d_ff half as many parameters again; equal parameters need d_ff · 2/3.
 
-    Attributes: `expand` and `contract`, each an `nn.Linear`, with torch's initial values.
+    Attributes: `expand`, `contract` and `gate` (or None), each an `nn.Linear` with torch's initial
+    values.
 
     Raises ValueError for a wrong size or option, or for x that is not (..., d_model) of floats.
 
-    Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.3, equation 2.
+    Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.3, equation 2; gated: Shazeer 2020,
+    "GLU Variants Improve Transformer", arXiv:2002.05202, section 2, there without biases.
     Derived in chapter 06_transformer_block; φ in chapter 05_activations.
 
     >>> FeedForward(8, 32)(torch.randn(2, 5, 8)).shape
@@ -139,6 +203,7 @@ class FeedForward(nn.Module):
         activation: str = "gelu",
         dropout: float = 0.0,
         bias: bool = True,
+        gated: bool = False,
     ) -> None:
         super().__init__()
         _validate_size("d_model", d_model)
@@ -151,11 +216,14 @@ class FeedForward(nn.Module):
         self.d_model, self.activation, self.dropout = d_model, activation, dropout
         self.expand = nn.Linear(d_model, d_ff, bias=bias)
         self.contract = nn.Linear(d_ff, d_model, bias=bias)
+        self.gate = nn.Linear(d_model, d_ff, bias=bias) if gated else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., d_model) to the same shape."""
         _validate(x, self.d_model)
-        hidden = ACTIVATIONS[self.activation](self.expand(x))  # (..., d_ff)
+        bend = ACTIVATIONS[self.activation]
+        hidden = self.expand(x)  # (..., d_ff)
+        hidden = bend(hidden) if self.gate is None else bend(self.gate(x)) * hidden
         return self.contract(F.dropout(hidden, self.dropout, self.training))
 
     def extra_repr(self) -> str:
@@ -182,7 +250,12 @@ class EncoderLayer(nn.Module):
     norm : "post" or "pre"
         With pre-norm nothing stands between the layers' sum and the output, so a stack of them
         needs one more `LayerNorm` at its end.
-    eps : float ≥ 0, of both norms
+    eps : float ≥ 0, of all norms
+    norm_class : `LayerNorm` or `RMSNorm`, or what else is made by norm_class(d_model, eps)
+    d_head, scaled : as in `MultiHeadAttention`
+    bias : bool
+        Whether attention and feed-forward layer have biases.
+    gated : as in `FeedForward`
 
     Attributes: `attention`, `attention_norm`, `feed_forward`, `feed_forward_norm`.
 
@@ -213,6 +286,11 @@ class EncoderLayer(nn.Module):
         activation: str = "gelu",
         norm: str = "post",
         eps: float = 1e-5,
+        norm_class: Callable[[int, float], nn.Module] = LayerNorm,
+        d_head: int | None = None,
+        scaled: bool = True,
+        bias: bool = True,
+        gated: bool = False,
     ) -> None:
         super().__init__()
         _validate_dropout("dropout", dropout)
@@ -220,27 +298,103 @@ class EncoderLayer(nn.Module):
             raise ValueError(f"norm: expected 'post' or 'pre', got {norm!r}")
         attention_dropout = dropout if attention_dropout is None else attention_dropout
         self.dropout, self.norm = dropout, norm
-        self.attention = MultiHeadAttention(d_model, num_heads, dropout=attention_dropout)
-        self.attention_norm = LayerNorm(d_model, eps)
-        self.feed_forward = FeedForward(
-            d_model, d_ff, activation=activation, dropout=activation_dropout
+        self.attention = MultiHeadAttention(
+            d_model, num_heads, dropout=attention_dropout, bias=bias, d_head=d_head, scaled=scaled
         )
-        self.feed_forward_norm = LayerNorm(d_model, eps)
+        self.attention_norm = norm_class(d_model, eps)
+        self.feed_forward = FeedForward(
+            d_model, d_ff, activation=activation, dropout=activation_dropout, bias=bias, gated=gated
+        )
+        self.feed_forward_norm = norm_class(d_model, eps)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, *, causal: bool = False) -> Tensor:
-        """(B, n, d_model) to the same shape; `mask` and `causal` as in `MultiHeadAttention`."""
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        *,
+        causal: bool = False,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        """(B, n, d_model) to the same shape; `mask`, `causal`, `cache` as in `MultiHeadAttention`.
+
+        A cache makes sense under a causal mask only: what is kept of a token cannot change later.
+        """
+        attend = partial(self.attention, mask=mask, causal=causal, cache=cache)
+        x = self._add(attend, self.attention_norm, x)
+        return self._add(self.feed_forward, self.feed_forward_norm, x)
+
+    def _add(self, sublayer: Callable[[Tensor], Tensor], norm: nn.Module, x: Tensor) -> Tensor:
+        """Add to x what the sublayer makes of it, with the norm in its place."""
         if self.norm == "post":
-            x = self.attention_norm(x + self._drop(self.attention(x, mask=mask, causal=causal)))
-            return self.feed_forward_norm(x + self._drop(self.feed_forward(x)))
-        normed = self.attention_norm(x)
-        x = x + self._drop(self.attention(normed, mask=mask, causal=causal))
-        return x + self._drop(self.feed_forward(self.feed_forward_norm(x)))
+            return norm(x + self._drop(sublayer(x)))
+        return x + self._drop(sublayer(norm(x)))
 
     def _drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training)
 
     def extra_repr(self) -> str:
         return f"norm={self.norm}, dropout={self.dropout}"
+
+
+class DecoderLayer(EncoderLayer):
+    """One block of a decoder: look at each other, look at what was read, then think.
+
+        post-norm:  x ← LN(x + SelfAttention(x)),   x ← LN(x + Attention(x, memory)),
+                    x ← LN(x + FeedForward(x))
+        pre-norm:   x ← x + SelfAttention(LN(x)),   x ← x + Attention(LN(x), memory),
+                    x ← x + FeedForward(LN(x))
+
+    The queries are the decoder's, keys and values are the memory: an encoder's output, all of it
+    and the same for every layer. It is not normalised here.
+
+    Parameters and errors are those of `EncoderLayer`. Attributes: those, and `cross_attention`,
+    `cross_attention_norm`.
+
+    Equals `nn.TransformerDecoderLayer` (batch first) with the same weights, in both norms.
+
+    Source: Vaswani et al. 2017, arXiv:1706.03762, sections 3.1 and 3.2.3.
+    Derived in chapter 07_encoder_decoder.
+
+    >>> layer = DecoderLayer(12, 3, 48)
+    >>> layer(torch.randn(2, 5, 12), torch.randn(2, 7, 12)).shape
+    torch.Size([2, 5, 12])
+    """
+
+    def __init__(self, d_model: int, num_heads: int, d_ff: int, **options) -> None:
+        super().__init__(d_model, num_heads, d_ff, **options)
+        self.cross_attention = MultiHeadAttention(
+            d_model,
+            num_heads,
+            dropout=self.attention.dropout,
+            bias=options.get("bias", True),
+            d_head=options.get("d_head"),
+            scaled=options.get("scaled", True),
+        )
+        norm_class = options.get("norm_class", LayerNorm)
+        self.cross_attention_norm = norm_class(d_model, options.get("eps", 1e-5))
+
+    def forward(
+        self,
+        x: Tensor,
+        memory: Tensor,
+        mask: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+        *,
+        causal: bool = True,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        """x (B, n, d_model) and memory (B, m, d_model) to (B, n, d_model).
+
+        mask, causal : of the self-attention, as in `MultiHeadAttention`; the future is hidden,
+            unless causal=False, for a mask that hides it already
+        memory_mask : of the cross-attention; (B, 1, m) hides the padding of what was read
+        cache : of both; later calls need the new tokens only, and use the first one's memory
+        """
+        attend = partial(self.attention, mask=mask, causal=causal, cache=cache)
+        read = partial(self.cross_attention, key=memory, mask=memory_mask, cache=cache)
+        x = self._add(attend, self.attention_norm, x)
+        x = self._add(read, self.cross_attention_norm, x)
+        return self._add(self.feed_forward, self.feed_forward_norm, x)
 
 
 def initialise(model: nn.Module, std: float) -> None:
@@ -275,6 +429,11 @@ def _validate(x: Tensor, d_model: int) -> None:
 def _validate_size(name: str, size: int) -> None:
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise ValueError(f"{name}: expected an integer of at least 1, got {size!r}")
+
+
+def _validate_eps(eps: float) -> None:
+    if not isinstance(eps, int | float) or not 0.0 <= eps < math.inf:
+        raise ValueError(f"eps: expected a finite number of at least 0, got {eps!r}")
 
 
 def _validate_dropout(name: str, p: float) -> None:

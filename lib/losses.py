@@ -1,13 +1,16 @@
-"""What a pre-trained encoder is trained on: masked tokens, replaced tokens, and a teacher.
+"""What pre-training minimises: the next token, masked tokens, replaced tokens, and a teacher.
 
-Derived in chapters 13_replaced_token_detection and 14_distillation.
+Derived in chapters 07_encoder_decoder, 10_gpt, 13_replaced_token_detection and 14_distillation.
 
 Shapes are written with V words in the vocabulary, d features of a hidden vector, and "..." for the
 dimensions of tokens, such as (batch, length); there may be any number of them.
 
+* `causal_lm_loss`: guess the next token (GPT);
+* `label_smoothing_loss`: the same for translations, against being too sure;
 * `masked_lm_loss`: guess the hidden tokens (BERT, and ELECTRA's generator);
 * `replaced_token_loss`: tell replaced tokens from original ones (ELECTRA's discriminator), with the
   labels of `replaced_tokens`;
+* `next_sentence_loss`: tell whether B follows A (BERT);
 * `distillation_loss`: match a teacher's distribution; `cosine_loss`: match the direction of its
   hidden vectors; `distilbert_loss`: both, and the masked tokens.
 
@@ -38,14 +41,114 @@ import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = [
+    "causal_lm_loss",
     "cosine_loss",
     "count_tokens",
     "distilbert_loss",
     "distillation_loss",
+    "label_smoothing_loss",
     "masked_lm_loss",
+    "next_sentence_loss",
     "replaced_token_loss",
     "replaced_tokens",
 ]
+
+
+def causal_lm_loss(
+    logits: Tensor, labels: Tensor, ignore_index: int = -100, *, reduction: str = "mean"
+) -> Tensor:
+    """Cross-entropy of every token, given those before it.
+
+        L = −(1/|S|) Σ_{t ∈ S} log softmax(logits_{t−1})[labels_t],
+        S = {t ≥ 1 : labels_t ≠ ignore_index}
+
+    Parameters
+    ----------
+    logits : (..., n, V)
+        Those at t − 1 are for the token at t; those at the last position are for a token that is
+        not there, and no loss reaches them.
+    labels : (..., n), integers
+        **The input itself**, `labels = input_ids`: the shift by one position is inside. Labels that
+        were shifted before are shifted twice and teach the token after the next. Without any shift
+        (`masked_lm_loss` of the same two tensors) each label stands in the input of its own
+        position, and a model that copies has loss 0: mistake D39. `ignore_index` where a token is
+        not to be guessed, as in padding: `input_ids.masked_fill(attention_mask == 0, -100)`.
+    ignore_index : int
+    reduction : "mean", "sum" or "none"
+        "mean" divides by |S|, at most n − 1 a sequence; for `count_tokens` that is
+        `labels[..., 1:] != ignore_index`. "none" gives (..., n − 1), one number for each guess.
+
+    Returns a scalar, or (..., n − 1) for "none". With n = 1 there is nothing to guess, and the mean
+    is 0. The "sum" over one sequence is −log p(x_1, …, x_{n−1} | x_0), by the chain rule exactly.
+
+    Raises ValueError for a wrong shape, dtype, device or option, TypeError for no tensor; a label
+    outside 0 … V − 1 is torch's error.
+
+    Source: Radford et al. 2018, "Improving Language Understanding by Generative Pre-Training",
+    section 3.1, equation 1. Deviations: there a sum to be maximised, over windows of k tokens.
+    Derived in chapter 10_gpt.
+
+    >>> ids = torch.tensor([[5, 3, 8]])
+    >>> knows = 50.0 * torch.nn.functional.one_hot(ids.roll(-1, dims=1), 11)  # what comes next
+    >>> copies = 50.0 * torch.nn.functional.one_hot(ids, 11)
+    >>> causal_lm_loss(knows, ids), causal_lm_loss(copies, ids)
+    (tensor(0.), tensor(50.))
+    """
+    _validate("logits", logits, _FLOATS, rows=True)
+    if logits.ndim < 2 or logits.shape[-2] < 1:
+        raise ValueError(f"logits: expected shape (..., n ≥ 1, V), got {tuple(logits.shape)}")
+    _validate("labels", labels, _INTEGERS, logits, logits.shape[:-1])
+    return masked_lm_loss(logits[..., :-1, :], labels[..., 1:], ignore_index, reduction=reduction)
+
+
+def label_smoothing_loss(
+    logits: Tensor,
+    labels: Tensor,
+    smoothing: float = 0.1,
+    ignore_index: int = -100,
+    *,
+    reduction: str = "mean",
+) -> Tensor:
+    """Cross-entropy with a target that leaves a share of the probability to every word alike.
+
+        L = −(1/|S|) Σ_{t ∈ S} Σ_v q_v log p_v,      q = (1 − ε) onehot(labels_t) + ε/V
+
+    Its least value is not 0 but the entropy of q, at p = q: a model that is surer than 1 − ε is
+    pulled back. It is (1 − ε) of the cross-entropy, and ε of the mean of −log p_v.
+
+    Parameters
+    ----------
+    logits : (..., V)
+    labels : (...), integers
+        The token that these logits are for. **No shift is inside**: a decoder reads the text
+        behind a start token, so that its outputs stand at their labels already.
+    smoothing : ε in [0, 1)
+    ignore_index : int, where nothing is to be guessed
+    reduction : "mean" over |S|, "sum" or "none"
+        With "sum", and division by the count of the large batch, microbatches add up as elsewhere.
+
+    Returns a scalar, or (...) for "none". At ε = 0 it is `masked_lm_loss`.
+
+    Raises ValueError for a wrong shape, dtype, device or option, TypeError for no tensor; a label
+    outside 0 … V − 1 is torch's error. Logits of −inf, a word ruled out, make it infinite.
+
+    Source: Szegedy et al. 2016, "Rethinking the Inception Architecture for Computer Vision",
+    arXiv:1512.00567, section 7; Vaswani et al. 2017, arXiv:1706.03762, section 5.4, ε = .1.
+    Derived in chapter 07_encoder_decoder.
+
+    >>> sure = torch.tensor([[30.0, 0.0, 0.0]])
+    >>> label_smoothing_loss(sure, torch.tensor([0]))  # 2/3 of ε = .1, at 30 nats each
+    tensor(2.)
+    """
+    if not isinstance(smoothing, int | float) or not 0.0 <= smoothing < 1.0:
+        raise ValueError(f"smoothing: expected a number in [0, 1), got {smoothing!r}")
+    right = masked_lm_loss(logits, labels, ignore_index, reduction=reduction)
+    if smoothing == 0.0:
+        return right
+    z = _upcast(logits)
+    alike = z.logsumexp(dim=-1) - z.mean(dim=-1)  # (...): the mean over v of −log p_v
+    alike = _reduce(alike, labels != ignore_index, reduction)
+    return (1 - smoothing) * right + smoothing * alike
 
 
 def masked_lm_loss(
@@ -88,6 +191,40 @@ def masked_lm_loss(
     log_p = F.log_softmax(_upcast(logits), dim=-1)  # (..., V)
     loss = -log_p.gather(-1, target.unsqueeze(-1)).squeeze(-1)  # (...)
     return _reduce(loss, selected, reduction)
+
+
+def next_sentence_loss(logits: Tensor, labels: Tensor, *, reduction: str = "mean") -> Tensor:
+    """Cross-entropy of one question for each pair of texts: does B follow A, or was it drawn?
+
+        L = −(1/B) Σ_b log softmax(logits_b)[labels_b]
+
+    Parameters
+    ----------
+    logits : (..., 2)
+        Column 0 = B follows A, column 1 = B was drawn at random, as in official checkpoints.
+    labels : (...), integers
+        **0 = B follows A, 1 = drawn at random**, or -100 for a pair that does not count. Booleans
+        are refused, as True reads like "follows".
+    reduction : "mean", "sum" or "none"
+
+    Returns a scalar, or (...) for "none". A model that knows nothing starts near ln 2.
+
+    BERT's objective is the sum of this mean over pairs and `masked_lm_loss`, a mean over tokens.
+
+    Raises ValueError for a wrong shape, dtype, device or option, TypeError for no tensor; a label
+    outside 0, 1 is torch's error.
+
+    Source: Devlin et al. 2019, arXiv:1810.04805, section 3.1, task 2, and A.2 (the sum).
+    Derived in chapter 11_bert.
+
+    >>> logits = torch.tensor([[3.0, -3.0], [0.0, 0.0]])  # sure that B follows; at a loss
+    >>> next_sentence_loss(logits, torch.tensor([0, 1]), reduction="none")
+    tensor([0.0025, 0.6931])
+    """
+    _validate("logits", logits, _FLOATS, rows=True)
+    if logits.shape[-1] != 2:
+        raise ValueError(f"logits: expected shape (..., 2), got {tuple(logits.shape)}")
+    return masked_lm_loss(logits, labels, reduction=reduction)
 
 
 def replaced_token_loss(

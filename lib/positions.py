@@ -1,18 +1,21 @@
-"""Where a token stands: the fixed sinusoidal encoding, and the learned one beside it.
+"""Where a token stands: the fixed sinusoidal encoding, a learned one, and distances alone.
 
-Derived in chapter 04_sinusoidal_encoding.
+Derived in chapters 04_sinusoidal_encoding and 08_relative_positions.
 
 Shapes are written with n positions and d_model features of a token; "..." are leading dimensions
 such as the batch.
 
 * `sinusoidal_encoding`: the paper's table of sines and cosines, a tensor (n, d_model);
 * `SinusoidalEncoding`: a module that adds it to tokens; nothing is trained, any length works;
-* `LearnedEncoding`: a trained table, as in BERT and GPT; it ends where the table ends.
+* `LearnedEncoding`: a trained table, as in BERT and GPT; it ends where the table ends;
+* `relative_position_bucket`, `RelativePositionBias`: T5's trained number for each distance, added
+  to the logits of attention and not to tokens; it never ends.
 
-Both modules share one contract:
+The two encodings share one contract:
 
 * Input. Tokens (..., n, d_model) in float64, float32, bfloat16 or float16, n at least 1. `start` is
-  the position of the first of them: 0, or with a cache of t earlier tokens, t.
+  the position of the first of them: 0, or with a cache of t earlier tokens, t. The learned table
+  can also be asked for `positions`, where those of two sequences differ.
 * Output. A new tensor, tokens plus positions, in the tokens' dtype; the input is not changed. The
   sum is formed in the wider of the two dtypes and rounded once.
 * Only the sum: the paper multiplies embeddings by √d_model before it (section 3.4) and applies
@@ -27,7 +30,13 @@ import math
 import torch
 from torch import Tensor, nn
 
-__all__ = ["LearnedEncoding", "SinusoidalEncoding", "sinusoidal_encoding"]
+__all__ = [
+    "LearnedEncoding",
+    "RelativePositionBias",
+    "SinusoidalEncoding",
+    "relative_position_bucket",
+    "sinusoidal_encoding",
+]
 
 
 def sinusoidal_encoding(
@@ -233,9 +242,21 @@ class LearnedEncoding(nn.Module):
     def reset_parameters(self) -> None:
         nn.init.normal_(self.weight, std=self.std)
 
-    def forward(self, x: Tensor, start: int = 0) -> Tensor:
-        """Tokens x (..., n, d_model) at positions start … start + n − 1; the same shape out."""
+    def forward(self, x: Tensor, start: int = 0, *, positions: Tensor | None = None) -> Tensor:
+        """Tokens x (..., n, d_model) at positions start … start + n − 1; the same shape out.
+
+        positions : (..., n), integers, optional
+            Where each token stands, in place of that; as in a batch padded on the left. What is not
+            in the table is torch's IndexError.
+        """
         _validate_tokens(x, self.d_model, start, self.weight)
+        if positions is not None:
+            if positions.shape != x.shape[:-1] or positions.dtype not in (torch.int64, torch.int32):
+                raise ValueError(
+                    f"positions: expected integers (..., n) = {tuple(x.shape[:-1])}, "
+                    f"got {positions.dtype} {tuple(positions.shape)}"
+                )
+            return (x + self.weight[positions]).to(x.dtype)
         end = start + x.shape[-2]
         if end > self.max_length:
             raise ValueError(
@@ -246,6 +267,159 @@ class LearnedEncoding(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.max_length}, {self.d_model}"
+
+
+def relative_position_bucket(
+    relative_position: Tensor,
+    bidirectional: bool = True,
+    num_buckets: int = 32,
+    max_distance: int = 128,
+) -> Tensor:
+    """Sort distances into buckets: near ones each by itself, far ones in ever wider company.
+
+    With r = key position − query position, m buckets a direction and e = ⌊m/2⌋ exact ones:
+
+        bucket(d) = d                                            for d < e
+        bucket(d) = min(e + ⌊(m − e) · ln(d/e) / ln(D/e)⌋, m − 1)        else,    D = max_distance
+
+    * bidirectional: m = num_buckets / 2, d = |r|, and m is added where r > 0, for a key behind the
+      query. Bucket m itself, which would be r = +0, stays empty: of 32 buckets 31 are used.
+    * otherwise m = num_buckets, d = max(−r, 0): keys behind the query, which a causal mask hides,
+      are all in bucket 0.
+
+    Parameters
+    ----------
+    relative_position : any shape, integers: position of the key less that of the query
+    bidirectional : bool
+        True in an encoder, False in a decoder.
+    num_buckets : int, even and at least 4 if bidirectional, else at least 2
+    max_distance : int > e
+        Where the logarithm would leave the last bucket. That bucket begins earlier, at
+        e · (D/e)^((m−1−e)/(m−e)): with the defaults at 91.
+
+    Returns int64 of the same shape, in 0 … num_buckets − 1.
+
+    Precision: none is needed. ⌊…⌋ ≥ k means d^(m−e) ≥ D^k · e^(m−e−k), which is asked of integers;
+    a logarithm in floating point may fall below the whole number that it should be. The official
+    function takes one in float32: equal to this for every offset up to ±2000 at T5's sizes, and one
+    bucket less at the edges of a few others, such as 38 buckets to 196.
+
+    Raises ValueError for a dtype that is no integer, or a wrong size; TypeError for no tensor.
+
+    Source: Raffel et al. 2020, "Exploring the Limits of Transfer Learning with a Unified
+    Text-to-Text Transformer", arXiv:1910.10683, section 2.1, which gives the numbers 32 and 128 and
+    no formula: that is its code's (mesh_tensorflow, transformer_layers.py).
+    Derived in chapter 08_relative_positions.
+
+    >>> relative_position_bucket(torch.tensor([-1, 0, 1, 8, 16, 90, 91, 5000]))
+    tensor([ 1,  0, 17, 24, 26, 30, 31, 31])
+    >>> relative_position_bucket(torch.tensor([-1, 0, 1, -16, -112, -113]), bidirectional=False)
+    tensor([ 1,  0,  0, 16, 30, 31])
+    """
+    if not isinstance(relative_position, Tensor):
+        raise TypeError(
+            f"relative_position: expected a torch.Tensor, got {type(relative_position).__name__}"
+        )
+    if relative_position.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8):
+        raise ValueError(
+            f"relative_position: expected a signed integer dtype, got {relative_position.dtype}"
+        )
+    edges = _bucket_edges(bidirectional, num_buckets, max_distance)
+    r = relative_position.long()
+    distance = r.abs() if bidirectional else (-r).clamp(min=0)
+    # Bucket b holds what is at least edges[b − 1] and less than edges[b].
+    bucket = torch.bucketize(distance, torch.tensor(edges, device=r.device), right=True)
+    return bucket + (r > 0) * (num_buckets // 2) if bidirectional else bucket
+
+
+def _bucket_edges(bidirectional: bool, num_buckets: int, max_distance: int) -> list[int]:
+    """The least distances in buckets 1, 2, … of one direction."""
+    least = 4 if bidirectional else 2
+    _validate_size("num_buckets", num_buckets, least)
+    if bidirectional and num_buckets % 2:
+        raise ValueError(f"num_buckets: expected an even number, got {num_buckets}")
+    in_one = num_buckets // 2 if bidirectional else num_buckets  # m
+    exact = in_one // 2  # e
+    _validate_size("max_distance", max_distance, exact + 1)
+    wide = in_one - exact
+    edges = list(range(1, exact + 1))  # up to the first of the wide ones, which begins at e
+    for k in range(1, wide):
+        target, d = max_distance**k * exact ** (wide - k), edges[-1]
+        d = max(d, int(target ** (1 / wide)) - 2) if target < 1e300 else d
+        while d**wide < target:
+            d += 1
+        edges.append(d)
+    return edges
+
+
+class RelativePositionBias(nn.Module):
+    """A trained number for each head and each bucket of distance, to be added to the logits.
+
+        bias[h, i, j] = W[bucket(j − i), h],        W: (num_buckets, h)
+
+    Tokens know nothing of their places; attention knows how far apart two of them are. Far more
+    distances than buckets, so what is seen at one length is used at any.
+
+    Parameters
+    ----------
+    num_heads : int ≥ 1
+    bidirectional, num_buckets, max_distance : as in `relative_position_bucket`
+    std : float ≥ 0
+        The table begins normal with mean 0 and this standard deviation.
+
+    The only parameter is `weight` (num_buckets, h), named and shaped as in `nn.Embedding`. T5 has
+    one table for all layers of a stack, and none in cross-attention, where j − i means nothing.
+
+    Source: Raffel et al. 2020, arXiv:1910.10683, section 2.1; a simpler form of Shaw et al. 2018,
+    "Self-Attention with Relative Position Representations", arXiv:1803.02155.
+    Derived in chapter 08_relative_positions.
+
+    >>> bias = RelativePositionBias(3)
+    >>> bias(5).shape, bias(1, 5).shape
+    (torch.Size([1, 3, 5, 5]), torch.Size([1, 3, 1, 5]))
+    >>> torch.equal(bias(1, 5), bias(5)[:, :, -1:])
+    True
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        *,
+        bidirectional: bool = True,
+        num_buckets: int = 32,
+        max_distance: int = 128,
+        std: float = 0.02,
+    ) -> None:
+        super().__init__()
+        _validate_size("num_heads", num_heads, 1)
+        _bucket_edges(bidirectional, num_buckets, max_distance)
+        if not isinstance(std, int | float) or not 0.0 <= std < math.inf:
+            raise ValueError(f"std: expected a finite number of at least 0, got {std!r}")
+        self.bidirectional, self.max_distance, self.std = bidirectional, max_distance, std
+        self.weight = nn.Parameter(torch.empty(num_buckets, num_heads))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.weight, mean=0.0, std=self.std)
+
+    def forward(self, n_q: int, n_k: int | None = None) -> Tensor:
+        """(1, h, n_q, n_k): a bias for each head. The last query stands where the last key does.
+
+        As in `causal_mask`: with n_q < n_k the queries are the last n_q positions of the sequence.
+        """
+        n_k = n_q if n_k is None else n_k
+        _validate_size("n_q", n_q, 1)
+        _validate_size("n_k", n_k, 1)
+        key = torch.arange(n_k, device=self.weight.device)
+        query = torch.arange(n_k - n_q, n_k, device=self.weight.device)[:, None]  # (n_q, 1)
+        bucket = relative_position_bucket(
+            key - query, self.bidirectional, len(self.weight), self.max_distance
+        )
+        return self.weight[bucket].movedim(-1, 0).unsqueeze(0)
+
+    def extra_repr(self) -> str:
+        buckets, heads = self.weight.shape
+        return f"{heads}, {buckets} buckets to {self.max_distance}, {self.bidirectional=}"
 
 
 # Validation

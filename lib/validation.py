@@ -37,13 +37,17 @@ def require_choice(config: Any, name: str, choices: Any) -> None:
         raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
 
 
-def require_tokens(input_ids: Tensor, **others: Tensor | None) -> None:
+def require_tokens(
+    input_ids: Tensor, *, name: str = "input_ids", past: int = 0, **others: Tensor | None
+) -> None:
     """`input_ids` is (B, n ≥ 1) of int64 or int32; each of `others`, or None, has its shape.
 
-    One with "mask" in its name may also be boolean. Floats are refused everywhere: in an additive
-    mask 0 means the opposite of what it means here.
+    One with "mask" in its name may also be boolean, and is (B, past + n), where `past` tokens were
+    read before and are in a cache. Floats are refused everywhere: in an additive mask 0 means the
+    opposite of what it means here. `name` is what messages call `input_ids`.
     """
-    for name, x in {"input_ids": input_ids, **others}.items():
+    ids = name
+    for name, x in {ids: input_ids, **others}.items():
         if x is None and name in others:
             continue
         if not isinstance(x, Tensor):
@@ -51,8 +55,9 @@ def require_tokens(input_ids: Tensor, **others: Tensor | None) -> None:
         kinds = (torch.int64, torch.int32) + (torch.bool,) * ("mask" in name)
         if x.dtype not in kinds:
             raise ValueError(f"{name}: expected {' or '.join(map(str, kinds))}, got {x.dtype}")
-        if x.ndim != 2 or x.shape[1] < 1 or x.shape != input_ids.shape:
-            expected = "(B, n ≥ 1)" if name == "input_ids" else tuple(input_ids.shape)
+        shape = (*input_ids.shape[:1], input_ids.shape[-1] + past * ("mask" in name))
+        if x.ndim != 2 or x.shape[1] < 1 or x.shape != (input_ids.shape if name == ids else shape):
+            expected = "(B, n ≥ 1)" if name == ids else shape
             raise ValueError(f"{name}: expected shape {expected}, got {tuple(x.shape)}")
         if x.device != input_ids.device:
             raise ValueError(f"{name}: expected device {input_ids.device}, got {x.device}")

@@ -172,8 +172,8 @@ MULTI_HEAD_MUTANTS = [
     ),
     (
         ATTENTION,
-        "self.value_projection = nn.Linear(d_model, d_model, bias=bias)",
-        "self.value_projection = nn.Linear(d_model, d_model)",
+        "self.value_projection = nn.Linear(d_model, width, bias=bias)",
+        "self.value_projection = nn.Linear(d_model, width)",
         "a bias that was declined",
         MULTI_HEAD + "test_heads_change_no_parameter_count",
     ),
@@ -193,8 +193,8 @@ MULTI_HEAD_MUTANTS = [
     ),
     (
         ATTENTION,
-        "        if d_model % num_heads:\n",
-        "        if num_heads % d_model:\n",
+        "        elif d_model % num_heads:\n",
+        "        elif num_heads % d_model:\n",
         "heads that do not divide d_model",
         MULTI_HEAD + "test_bad_sizes",
     ),
@@ -578,6 +578,34 @@ ACTIVATION_MUTANTS = [
 ]
 
 LOSS_MUTANTS = [
+    (
+        LOSSES,
+        "logits[..., :-1, :], labels[..., 1:], ignore_index, reduction=reduction",
+        "logits, labels, ignore_index, reduction=reduction",
+        "labels not shifted (D39)",
+        "test_broken_labels_not_shifted",
+    ),
+    (
+        LOSSES,
+        "logits[..., :-1, :], labels[..., 1:], ignore_index, reduction=reduction",
+        "logits[..., 1:, :], labels[..., :-1], ignore_index, reduction=reduction",
+        "labels shifted the wrong way",
+        "test_causal_lm_by_hand_and_by_torch",
+    ),
+    (
+        LOSSES,
+        "logits[..., :-1, :], labels[..., 1:], ignore_index, reduction=reduction",
+        "logits[..., :-1, :], labels[..., 1:], reduction=reduction",
+        "the caller's ignore_index dropped",
+        "test_causal_lm_by_hand_and_by_torch",
+    ),
+    (
+        LOSSES,
+        "if logits.ndim < 2 or logits.shape[-2] < 1:",
+        "if logits.ndim < 2:",
+        "a sequence without tokens let through",
+        "test_bad_inputs",
+    ),
     (
         LOSSES,
         "selected = labels != ignore_index",

@@ -15,7 +15,10 @@ def repository_files() -> list[Path]:
     if (ROOT / ".git").exists():
         listing = subprocess.run(
             ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-            cwd=ROOT, check=True, capture_output=True, text=True,
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
         ).stdout
         paths = [ROOT / name for name in listing.split("\0") if name]
     else:

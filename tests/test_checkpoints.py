@@ -23,6 +23,7 @@ from lib.checkpoints import CheckpointError, find_file, read_config
 from lib.models.bert import BERT, BERTConfig
 from lib.models.distilbert import DistilBERT, DistilBERTConfig
 from lib.models.electra import Discriminator, Generator
+from lib.models.gpt2 import GPT2, GPT2Config
 from tests.models.parity import randomise
 
 ROOT = Path(__file__).parents[1]
@@ -33,6 +34,7 @@ MODELS = [
     Discriminator(BERTConfig(17, **SIZES, d_embedding=5)),
     Generator(BERTConfig(17, **SIZES, d_embedding=5)),
     DistilBERT(DistilBERTConfig(17, **SIZES)),
+    GPT2(GPT2Config(17, **SIZES)),
 ]
 each_model = pytest.mark.parametrize("model", MODELS, ids=lambda model: type(model).__name__)
 
@@ -88,8 +90,11 @@ def test_what_is_saved_is_loaded(tmp_path, model, dtype):
 
 @each_model
 def test_the_table_names_every_tensor_once(model):
+    places = [model.layout.place(name) for name in model.state_dict()]
+    assert len(set(places)) == len(places)
     names = [model.layout.their_name(name) for name in model.state_dict()]
-    assert len(set(names)) == len(names)
+    for name, _, count in places:  # whole tensors stand there once, and of others every part
+        assert names.count(name) == count
     assert not any("*" in name for name in names)
     assert set(model.layout.copies.values()) <= set(names)
     assert not set(model.layout.copies) & set(names)
@@ -547,6 +552,7 @@ def test_docstring_names_what_is_public():
     assert set(checkpoints.__all__) == {
         "CheckpointError",
         "Layout",
+        "Part",
         "Pretrained",
         "find_file",
         "load_parts",

@@ -13,7 +13,15 @@ from torch.nn import functional as F
 
 from lib import activations, layers
 from lib.attention import padding_mask
-from lib.layers import ACTIVATIONS, EncoderLayer, FeedForward, LayerNorm, initialise
+from lib.layers import (
+    ACTIVATIONS,
+    DecoderLayer,
+    EncoderLayer,
+    FeedForward,
+    LayerNorm,
+    RMSNorm,
+    initialise,
+)
 
 B, N, D, D_FF, H = 2, 7, 15, 29, 5
 THEIRS = {"gelu": F.gelu, "relu": F.relu, "swish": F.silu}  # what torch's own layer can have
@@ -119,7 +127,63 @@ def test_nan_stays_within_its_token():
     assert not got[[i for i in range(N) if i != 3]].isnan().any()
 
 
+# RMSNorm
+
+
+@pytest.mark.parametrize("eps", [1e-6, 0.1])
+@pytest.mark.parametrize("shape", [(D,), (N, D), (B, 3, N, D)], ids=str)
+def test_rms_norm_is_its_formula_and_torchs(shape, eps):
+    norm = randomise(RMSNorm(D, eps).double())
+    theirs = nn.RMSNorm(D, eps).double()
+    theirs.load_state_dict(norm.state_dict())  # the same name
+    x = (0.3 * randn(*shape) + 0.2).requires_grad_()
+    rows = [
+        [
+            w * a / math.sqrt(sum(b * b for b in row) / D + eps)
+            for a, w in zip(row, weight, strict=True)
+        ]
+        for row in x.reshape(-1, D).tolist()
+        for weight in [norm.weight.tolist()]
+    ]
+    want = torch.tensor(rows, dtype=torch.float64).reshape(shape)
+    torch.testing.assert_close(norm(x).detach(), want, rtol=0, atol=1e-12)
+    torch.testing.assert_close(norm(x), theirs(x), rtol=0, atol=1e-12)
+    assert torch.autograd.gradcheck(norm, x) and torch.autograd.gradgradcheck(norm, x)
+
+
+def test_rms_norm_keeps_the_direction_and_the_mean():
+    """What LayerNorm takes away: tokens of equal features are told apart by sign."""
+    x = randn(N, D)
+    got = RMSNorm(D, eps=0.0).double()(x)
+    cosine = F.cosine_similarity(got, x, dim=-1)
+    torch.testing.assert_close(cosine, torch.ones_like(cosine), rtol=0, atol=1e-12)
+    flat = torch.full((1, D), -7.0).double()
+    assert torch.allclose(RMSNorm(D, 0.0).double()(flat), torch.full((1, D), -1.0).double())
+    assert LayerNorm(D).double()(flat).abs().max() == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rms_norm_computes_low_precision_in_float32(dtype):
+    norm, x = randomise(RMSNorm(D)).to(dtype), (300 + 20 * randn(N, D)).to(dtype)
+    got, eps = norm(x), torch.finfo(dtype).eps
+    assert got.dtype == dtype
+    torch.testing.assert_close(got.float(), norm.float()(x.float()), rtol=eps, atol=eps)
+
+
 # FeedForward
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("bias", [True, False])
+def test_gated_feed_forward_is_its_formula(activation, bias):
+    module = FeedForward(D, D_FF, activation=activation, bias=bias, gated=True)
+    module = randomise(module.double())
+    x = randn(B, N, D)
+    bent = ACTIVATIONS[activation](F.linear(x, module.gate.weight, module.gate.bias))
+    hidden = bent * F.linear(x, module.expand.weight, module.expand.bias)
+    want = F.linear(hidden, module.contract.weight, module.contract.bias)
+    torch.testing.assert_close(module(x), want, rtol=0, atol=1e-12)
+    assert len(list(module.parameters())) == (6 if bias else 3)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -260,6 +324,94 @@ def test_compiles_as_one_graph(norm):
     torch.testing.assert_close(compiled(x, mask), layer(x, mask), rtol=0, atol=1e-12)
 
 
+# DecoderLayer
+
+
+def torchs_decoder_layer(ours, norm, activation, dropout=0.0, eps=1e-5):
+    """nn.TransformerDecoderLayer with the weights of ours."""
+    theirs = nn.TransformerDecoderLayer(
+        D, H, D_FF, dropout, THEIRS[activation], eps, batch_first=True, norm_first=norm == "pre"
+    ).double()
+    state = {}
+    for name, attention in {
+        "self_attn": ours.attention,
+        "multihead_attn": ours.cross_attention,
+    }.items():
+        parts = [attention.query_projection, attention.key_projection, attention.value_projection]
+        state[f"{name}.in_proj_weight"] = torch.cat([p.weight for p in parts])
+        state[f"{name}.in_proj_bias"] = torch.cat([p.bias for p in parts])
+        state[f"{name}.out_proj.weight"] = attention.output_projection.weight
+        state[f"{name}.out_proj.bias"] = attention.output_projection.bias
+    for their_name, module in {
+        "linear1": ours.feed_forward.expand,
+        "linear2": ours.feed_forward.contract,
+        "norm1": ours.attention_norm,
+        "norm2": ours.cross_attention_norm,
+        "norm3": ours.feed_forward_norm,
+    }.items():
+        state |= {f"{their_name}.{name}": p for name, p in module.state_dict().items()}
+    theirs.load_state_dict(state)
+    return theirs
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+@pytest.mark.parametrize("activation", THEIRS)
+@pytest.mark.parametrize("eps", [1e-5, 0.1])
+def test_decoder_layer_equals_torchs(norm, activation, eps):
+    ours = randomise(DecoderLayer(D, H, D_FF, norm=norm, activation=activation, eps=eps).double())
+    theirs = torchs_decoder_layer(ours, norm, activation, eps=eps)
+    x, memory = randn(B, N, D).requires_grad_(), randn(B, 11, D, seed=3).requires_grad_()
+    y, other = (t.detach().clone().requires_grad_() for t in (x, memory))
+    real = padding_mask([11, 4], 11)
+    causal = nn.Transformer.generate_square_subsequent_mask(N, dtype=torch.float64)
+
+    open_ = ours(x, memory, causal=False)
+    torch.testing.assert_close(open_, theirs(y, other), rtol=0, atol=1e-12)
+    got = ours(x, memory, memory_mask=real[:, None])
+    want = theirs(y, other, causal, memory_key_padding_mask=~real)
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
+    assert (got - open_).abs().max() > 0.1  # control
+
+    weight = randn(B, N, D, seed=1)
+    (got * weight).sum().backward()
+    (want * weight).sum().backward()
+    torch.testing.assert_close(x.grad, y.grad, rtol=0, atol=1e-11)
+    torch.testing.assert_close(memory.grad, other.grad, rtol=0, atol=1e-11)
+    assert (memory.grad[1, 4:] == 0).all() and (memory.grad[1, :4] != 0).any()
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+def test_decoder_dropout_has_torchs_places(norm):
+    ours = DecoderLayer(
+        D, H, D_FF, dropout=0.3, attention_dropout=0.0, activation_dropout=0.3, norm=norm
+    )
+    ours = randomise(ours.double())
+    theirs = torchs_decoder_layer(ours, norm, "gelu", dropout=0.3)
+    theirs.self_attn.dropout = theirs.multihead_attn.dropout = 0.0
+    x, memory = randn(1, N, D), randn(1, 11, D, seed=3)
+    torch.manual_seed(1)
+    got = ours.train()(x, memory, causal=False)
+    torch.manual_seed(1)
+    torch.testing.assert_close(got, theirs.train()(x, memory), rtol=0, atol=1e-12)
+    assert DecoderLayer(D, H, D_FF, dropout=0.3).cross_attention.dropout == 0.3
+
+
+@pytest.mark.parametrize("layer_class", [EncoderLayer, DecoderLayer])
+def test_options_reach_every_part(layer_class):
+    """As T5 has them: no biases, an RMSNorm, gates, heads of a width of their own, no scale."""
+    layer = layer_class(
+        D, 2, D_FF, norm="pre", eps=0.1, norm_class=RMSNorm, d_head=4, scaled=False, bias=False,
+        gated=True,
+    )  # fmt: skip
+    norms = [m for m in layer.modules() if isinstance(m, RMSNorm)]
+    attentions = [m for name, m in layer.named_children() if name.endswith("attention")]
+    assert len(norms) == 1 + len(attentions) and all(m.eps == 0.1 for m in norms)
+    assert all((m.d_head, m.scaled, m.num_heads) == (4, False, 2) for m in attentions)
+    assert layer.feed_forward.gate is not None
+    assert not any(name.endswith("bias") for name, _ in layer.named_parameters())
+    assert not any(isinstance(m, LayerNorm) for m in layer.modules())
+
+
 # initialise
 
 
@@ -286,6 +438,11 @@ def test_initialise():
         (lambda: LayerNorm(True), "d_model: expected an integer of at least 1, got True"),
         (lambda: LayerNorm(D, -1.0), "eps: expected a finite number of at least 0, got -1.0"),
         (lambda: LayerNorm(D, math.nan), "eps: expected a finite number of at least 0, got nan"),
+        (lambda: RMSNorm(0), "d_model: expected an integer of at least 1, got 0"),
+        (lambda: RMSNorm(D, math.inf), "eps: expected a finite number of at least 0, got inf"),
+        (lambda: RMSNorm(D)(randn(N, D + 1)), r"x: expected shape \(..., 15\), got \(7, 16\)"),
+        (lambda: DecoderLayer(D, 4, 1), "num_heads: expected a divisor of d_model = 15, got 4"),
+        (lambda: EncoderLayer(D, 4, 1, d_head=0), "d_head: expected an integer of at least 1"),
         (lambda: FeedForward(D, 0), "d_ff: expected an integer of at least 1, got 0"),
         (lambda: FeedForward(D, 1, dropout=1.0), r"dropout: expected a number in \[0, 1\), got"),
         (lambda: FeedForward(D, 1, activation="tanh"), "activation: expected one of gelu, gelu_"),

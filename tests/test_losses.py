@@ -16,11 +16,14 @@ from hypothesis import strategies as st
 
 from lib import losses
 from lib.losses import (
+    causal_lm_loss,
     cosine_loss,
     count_tokens,
     distilbert_loss,
     distillation_loss,
+    label_smoothing_loss,
     masked_lm_loss,
+    next_sentence_loss,
     replaced_token_loss,
     replaced_tokens,
 )
@@ -107,6 +110,144 @@ def case(name, *, leading=(B, N), dtype=torch.float64, device="cpu"):
 
 NAMES = ["mlm", "rtd", "distillation", "cosine"]
 every_loss = pytest.mark.parametrize("name", NAMES)
+
+
+# ---------------------------------------------------------------- the next token
+
+
+@pytest.mark.parametrize("leading", [(1,), (2,), (5,), (3, 5), (2, 3, 5)], ids=str)
+@every_reduction
+@pytest.mark.parametrize("ignore_index", [-100, 0, -1])
+def test_causal_lm_by_hand_and_by_torch(leading, reduction, ignore_index):
+    """Each position is asked for the token behind it, one guess fewer than there are tokens."""
+    logits = randn(*leading, V)
+    labels = make_labels(leading, ignore_index=ignore_index, share=0.7)
+    n = leading[-1]
+    values = torch.zeros(*leading[:-1], n - 1, dtype=torch.float64)
+    for place in itertools.product(*map(range, values.shape)):
+        *sequence, t = place
+        label = labels[(*sequence, t + 1)].item()
+        if label != ignore_index:
+            values[place] = -log_softmax(logits[place].tolist())[label]
+    got = causal_lm_loss(logits, labels, ignore_index, reduction=reduction)
+    assert_close(got, reduced(values, labels[..., 1:] != ignore_index, reduction))
+    if (labels[..., 1:] != ignore_index).any():
+        other = F.cross_entropy(
+            logits[..., :-1, :].reshape(-1, V),
+            labels[..., 1:].reshape(-1),
+            ignore_index=ignore_index,
+            reduction=reduction,
+        )
+        assert_close(got, other.reshape(got.shape))
+
+
+def test_causal_lm_is_the_likelihood_by_the_chain_rule():
+    """Over all 3⁴ continuations of a first token, exp(−sum) is a distribution: it adds up to 1."""
+    table = randn(3, 3)  # logits of a bigram model of three words
+    sequences = torch.tensor([[1, *rest] for rest in itertools.product(range(3), repeat=4)])
+    nats = torch.stack([causal_lm_loss(table[ids], ids, reduction="sum") for ids in sequences])
+    assert_close(torch.exp(-nats).sum().item(), 1.0)
+
+
+def test_causal_lm_gradient_is_p_minus_onehot():
+    logits, labels = randn(B, N, V).requires_grad_(), make_labels((B, N), share=0.7)
+    (grad,) = torch.autograd.grad(causal_lm_loss(logits, labels), logits)
+    selected = labels[:, 1:] != -100
+    onehot = F.one_hot(labels[:, 1:].clamp(min=0), V)
+    want = (logits[:, :-1].softmax(-1) - onehot) * selected[..., None] / selected.sum()
+    assert_close(grad[:, :-1], want.detach(), atol=1e-16)
+    assert (grad[:, -1] == 0).all()  # the guess of a token that is not there
+    assert torch.autograd.gradgradcheck(lambda x: causal_lm_loss(x, labels), logits)
+
+
+def test_broken_labels_not_shifted():
+    """D39: unshifted labels stand in the input, so copying is free; the right loss sees it."""
+    ids = torch.randint(V, (40, 50), generator=torch.Generator().manual_seed(0))
+    copied = 20.0 * F.one_hot(ids, V).double()
+    assert masked_lm_loss(copied, ids) < 1e-6
+    right = causal_lm_loss(copied, ids)
+    assert right > 20.0 * (1 - 2 / V)
+    knows = 20.0 * F.one_hot(ids.roll(-1, dims=1), V).double()
+    assert causal_lm_loss(knows, ids) < 1e-6
+    twice = causal_lm_loss(knows, ids.roll(-1, dims=1))  # shifted by the caller as well
+    assert twice > 20.0 * (1 - 2 / V)
+
+
+@every_dtype
+def test_causal_lm_in_every_dtype_and_compiled(dtype):
+    labels = make_labels(share=0.7)
+    leaf = randn(B, N, V, dtype=dtype).requires_grad_()
+    got = causal_lm_loss(leaf, labels)
+    assert got.dtype == torch.promote_types(dtype, torch.float32)
+    assert gradient(got, leaf).dtype == dtype
+    assert_close(got.double(), causal_lm_loss(leaf.double(), labels), atol=1e-6)
+    compiled = torch.compile(causal_lm_loss, fullgraph=True, backend="eager")
+    assert_close(compiled(leaf, labels), got)
+    torch._dynamo.reset()
+
+
+def test_causal_lm_microbatches_and_nothing_to_guess():
+    logits, labels = randn(B, N, V), make_labels(share=0.7)
+    labels[1, 1:] = -100
+    whole = count_tokens(labels[:, 1:] != -100)
+    parts = sum(causal_lm_loss(logits[i], labels[i], reduction="sum") for i in range(B))
+    assert_close(parts / whole, causal_lm_loss(logits, labels))
+    leaf = logits[1].clone().requires_grad_()
+    nothing = causal_lm_loss(leaf, labels[1])
+    assert nothing == 0.0 and (gradient(nothing, leaf) == 0).all()
+
+
+# ---------------------------------------------------------------- smoothed labels
+
+
+@leading_shapes
+@every_reduction
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
+def test_label_smoothing_by_hand_and_by_torch(leading, reduction, smoothing):
+    logits, labels = randn(*leading, V), make_labels(leading)
+    if labels.numel() == 1:
+        labels = torch.tensor(4)
+    flat = []
+    for row, y in zip(rows_of(logits), labels.reshape(-1).tolist(), strict=True):
+        target = [smoothing / V + (1 - smoothing) * (v == y) for v in range(V)]
+        log_p = log_softmax(row)
+        flat.append(-math.fsum(q * x for q, x in zip(target, log_p, strict=True)))
+    values = torch.tensor(flat, dtype=torch.float64).reshape(leading)
+    got = label_smoothing_loss(logits, labels, smoothing, reduction=reduction)
+    assert_close(got, reduced(values, labels != -100, reduction))
+    other = F.cross_entropy(
+        logits.reshape(-1, V), labels.reshape(-1), reduction=reduction, label_smoothing=smoothing
+    )
+    assert_close(got, other.reshape(got.shape))
+    if smoothing == 0.0:
+        assert torch.equal(got, masked_lm_loss(logits, labels, reduction=reduction))
+
+
+def test_label_smoothing_is_least_at_the_smoothed_target():
+    q = 0.9 * F.one_hot(torch.arange(V), V).double() + 0.1 / V
+    leaf = q.log().requires_grad_()
+    loss = label_smoothing_loss(leaf, torch.arange(V))
+    assert_close(loss.detach(), -(q * q.log()).sum(-1).mean())
+    assert gradient(loss, leaf).abs().max() < 1e-15
+    surer = label_smoothing_loss(2 * leaf, torch.arange(V))
+    assert surer > loss
+    logits, labels = randn(B, N, V).requires_grad_(), make_labels(ignore_index=7)
+    for smoothing in (0.0, 0.3):
+        assert torch.autograd.gradgradcheck(
+            lambda x, s=smoothing: label_smoothing_loss(x, labels, s, 7), logits
+        )
+
+
+def test_label_smoothing_microbatches_dtypes_and_nothing():
+    """The bug of others that this rules out: a mean of means, or a loss over padding."""
+    logits, labels = randn(B, N, V), make_labels()
+    whole = count_tokens(labels != -100)
+    parts = sum(label_smoothing_loss(logits[i], labels[i], reduction="sum") for i in range(B))
+    assert_close(parts / whole, label_smoothing_loss(logits, labels))
+    assert label_smoothing_loss(logits, torch.full((B, N), -100)) == 0.0
+    half = label_smoothing_loss(logits.half(), labels)
+    assert half.dtype == torch.float32
+    assert_close(half.double(), label_smoothing_loss(logits.half().double(), labels), atol=1e-6)
 
 
 # ---------------------------------------------------------------- masked tokens
@@ -860,6 +1001,44 @@ FLOATS = "expected float64, float32, bfloat16 or float16, got "
 MASK = "expected a boolean or integer dtype, got "
 ROWS = "expected shape (..., k) with k ≥ 1, got "
 BAD = {
+    # causal_lm_loss
+    "causal list": (causal_lm_loss, ([1.0], ids(1)), "logits: expected a torch.Tensor, got list"),
+    "causal dtype": (
+        causal_lm_loss,
+        (t(3, 11), t(3)),
+        "labels: expected an integer dtype, got torch.float64",
+    ),
+    "causal 1-d": (
+        causal_lm_loss,
+        (t(11), ids()),
+        "logits: expected shape (..., n ≥ 1, V), got (11,)",
+    ),
+    "causal n = 0": (
+        causal_lm_loss,
+        (t(2, 0, 11), ids(2, 0)),
+        "logits: expected shape (..., n ≥ 1, V), got (2, 0, 11)",
+    ),
+    "causal shifted": (
+        causal_lm_loss,
+        (t(2, 4, 11), ids(2, 5)),
+        "labels: expected shape (2, 4), got (2, 5)",
+    ),
+    "causal reduction": (
+        lambda *x: causal_lm_loss(*x, reduction="batchmean"),
+        (t(3, 11), ids(3)),
+        "reduction: expected 'mean', 'sum' or 'none', got 'batchmean'",
+    ),
+    # label_smoothing_loss
+    "smoothing 1": (
+        label_smoothing_loss,
+        (t(3, 11), ids(3), 1.0),
+        "smoothing: expected a number in [0, 1), got 1.0",
+    ),
+    "smoothing labels": (
+        label_smoothing_loss,
+        (t(3, 11), ids(4)),
+        "labels: expected shape (3,), got (4,)",
+    ),
     # masked_lm_loss
     "mlm list": (masked_lm_loss, ([1.0], ids(1)), "logits: expected a torch.Tensor, got list"),
     "mlm labels list": (
@@ -1080,3 +1259,37 @@ def test_bad_weights(weights):
         distilbert_loss(**make_triple(), weights=weights)
     message = f"weights: expected three finite numbers of at least 0, got {weights!r}"
     assert str(caught.value) == message
+
+
+# ---------------------------------------------------------------- does B follow A
+
+
+@every_reduction
+def test_next_sentence_by_hand_and_by_torch(reduction):
+    logits, labels = randn(7, 2), torch.tensor([0, 1, 1, 0, -100, 0, 1])
+    got = next_sentence_loss(logits, labels, reduction=reduction)
+    want = F.cross_entropy(logits, labels, reduction=reduction)
+    assert_close(got, want)
+    pairs = zip(logits.tolist(), labels.tolist(), strict=True)
+    flat = [0.0 if y == -100 else -log_softmax(row)[y] for row, y in pairs]
+    assert_close(got, reduced(torch.tensor(flat, dtype=torch.float64), labels != -100, reduction))
+
+
+def test_next_sentence_column_0_says_that_b_follows():
+    sure = torch.tensor([[20.0, -20.0]])
+    assert next_sentence_loss(sure, torch.tensor([0])) < 1e-6
+    assert next_sentence_loss(sure, torch.tensor([1])) == 40.0
+    assert_close(next_sentence_loss(torch.zeros(3, 2).double(), ids(3)).item(), math.log(2))
+
+
+def test_next_sentence_refuses():
+    with pytest.raises(ValueError, match=r"^logits: expected shape \(\.\.\., 2\), got \(3, 1\)$"):
+        next_sentence_loss(t(3, 1), ids(3))
+    with pytest.raises(ValueError, match=r"^labels: expected an integer dtype, got torch.bool$"):
+        next_sentence_loss(t(3, 2), torch.zeros(3, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"^labels: expected shape \(3,\), got \(2,\)$"):
+        next_sentence_loss(t(3, 2), ids(2))
+    with pytest.raises(ValueError, match=r"^logits: expected shape \(\.\.\., k\) with k ≥ 1, got"):
+        next_sentence_loss(t(), ids())
+    with pytest.raises(TypeError, match=r"^logits: expected a torch.Tensor, got list$"):
+        next_sentence_loss([[0.0, 1.0]], ids(1))

@@ -701,6 +701,22 @@ def test_a_scale_by_the_head_not_by_the_model():
     assert (weights.amax(-1).mean() - too_small.amax(-1).mean()) > 0.05
 
 
+def test_heads_of_a_width_of_their_own_and_no_scale():
+    """As in T5: softmax(Q_i K_iᵀ) V_i, from d_model to h · d_head and back."""
+    module, x = make_module(D, 2, d_head=5, scaled=False, bias=False), make_tokens()
+    q, k, v = (
+        (x @ getattr(module, name).weight.T).unflatten(-1, (2, 5)).movedim(2, 1)
+        for name in PROJECTIONS[:3]
+    )
+    weights = (q @ k.mT).softmax(-1)
+    want = (weights @ v).movedim(1, 2).flatten(2) @ module.output_projection.weight.T
+    for with_weights in (False, True):
+        assert_close(call(module, x, with_weights=with_weights), want)
+    assert_close(module(x, return_weights=True)[1], weights)
+    scaled = make_module(D, 2, d_head=5, bias=False)
+    assert_close(scaled(x, return_weights=True)[1], (q @ k.mT / math.sqrt(5)).softmax(-1))
+
+
 def test_projecting_twice_is_projecting_once():
     """D07: a second linear map before the projection adds parameters and no function."""
     module, x = make_module(), make_tokens()
@@ -713,8 +729,9 @@ def test_projecting_twice_is_projecting_once():
 
 def test_signature_and_repr():
     parameters = inspect.signature(MultiHeadAttention.forward).parameters
-    assert list(parameters) == ["self", "query", "key", "value", "mask", "causal", "return_weights"]
-    assert parameters["return_weights"].kind == inspect.Parameter.KEYWORD_ONLY
+    names = ["self", "query", "key", "value", "mask", "causal", "return_weights", "cache"]
+    assert list(parameters) == names
+    assert all(parameters[n].kind == inspect.Parameter.KEYWORD_ONLY for n in names[5:])
     text = repr(MultiHeadAttention(D, H, dropout=0.1))
     assert text.startswith("MultiHeadAttention(\n  33, num_heads=3, dropout=0.1\n")
 

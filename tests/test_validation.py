@@ -74,6 +74,22 @@ def test_tokens_refused(ids, others, message):
     assert refused(require_tokens, ids, **others) == message
 
 
+def test_tokens_behind_others():
+    """With three tokens in a cache, a mask is of those too; other inputs are of the new ones."""
+    long = torch.zeros(2, 8, dtype=torch.int64)
+    assert require_tokens(IDS, past=3, attention_mask=long, types=IDS) is None
+    wrong = {"attention_mask": IDS}, {"types": long}
+    assert [refused(require_tokens, IDS, past=3, **others) for others in wrong] == [
+        "attention_mask: expected shape (2, 8), got (2, 5)",
+        "types: expected shape (2, 5), got (2, 8)",
+    ]
+
+
+def test_tokens_by_another_name():
+    message = "decoder_input_ids: expected shape (B, n ≥ 1), got (5,)"
+    assert refused(require_tokens, IDS[0], name="decoder_input_ids") == message
+
+
 @pytest.mark.parametrize("inputs", [(None,), ([[1, 2]],)])
 def test_no_tensors(inputs):
     with pytest.raises(TypeError, match=r"^input_ids: expected a torch.Tensor, got "):

@@ -40,7 +40,7 @@ DAMAGE = [
     ("header", "#     hardware: One CPU core.", "#     software: One", "lacks `book: hardware:`"),
     ("header", "#       - 02_attention\n", "", "lacks a list `book: prerequisites:`"),
     ("header", '["setup", "remove-cell"]', '["setup"]', "not tagged setup and remove-cell"),
-    ("header", '# %%\nwords =', '# %% tags=["setup"]\nwords =', "more than one cell is tagged"),
+    ("header", "# %%\nwords =", '# %% tags=["setup"]\nwords =', "more than one cell is tagged"),
     ("sections", "# # Title here", "# Title here", "expected one title (`# …`), got 0"),
     ("sections", "# ## Derivation", "# ### Derivation", "one section `## Derivation`, got 0"),
     ("sections", "# ## Summary", "# ## Summaries", "one section `## Summary`, got 0"),
@@ -62,7 +62,7 @@ DAMAGE = [
     ("glued", 'glue("slug-here-spread"', "glue(name", "write the name of what is glued"),
     (
         "glued",
-        "check(\"words differ",
+        'check("words differ',
         'glue("slug-here-spread", 1)\ncheck("words differ',
         "another call glues the same name",
     ),

@@ -44,7 +44,10 @@ def commands(name: str) -> list[str]:
 def run(arguments, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(argument) for argument in arguments],
-        cwd=cwd, env=clean_environment(**environment), capture_output=True, text=True,
+        cwd=cwd,
+        env=clean_environment(**environment),
+        capture_output=True,
+        text=True,
         stdin=subprocess.DEVNULL,
     )
 
@@ -430,7 +433,12 @@ def test_a_new_chapter_is_whole(tree):
     assert checked.returncode == 0, checked.stdout
     tested = run(
         [
-            sys.executable, "-m", "pytest", "--nbval", "-p", "no:cacheprovider",
+            sys.executable,
+            "-m",
+            "pytest",
+            "--nbval",
+            "-p",
+            "no:cacheprovider",
             *(path for path in sorted(new) if path.parts[0] in ("chapters", "tests")),
         ],
         tree,
