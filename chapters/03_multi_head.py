@@ -905,8 +905,9 @@ show_figure(
 # ## The library function
 #
 # The module projects, splits, attends, merges and projects. With `return_weights` it takes the
-# formula, and without it the fused kernels of the last chapter. The helpers that split and merge
-# are one line each, and they are what step 1 proved.
+# formula, and without it the fused kernels of the last chapter. The lines on `cache` and `scaled`
+# are for models of later chapters and do nothing here. The helpers that split and merge are one
+# line each, and they are what step 1 proved.
 #
 # ```{lib-source} lib.attention.MultiHeadAttention.forward
 # ```

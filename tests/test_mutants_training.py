@@ -1,33 +1,11 @@
 """Every hand-made mistake in data and training is noticed by the test that is there for it."""
 
-import pytest
-
-from tests.mutants import Mutant
+from tests.mutant_suite import suite
 from tests.mutants_training import TRAINING_AND_DATA
-from tests.test_mutants import run
 
-MUTANTS = [Mutant(*fields) for fields in TRAINING_AND_DATA]
-
-
-@pytest.fixture(scope="module")
-def outcomes():
-    return {(outcome.path, outcome.why): outcome for outcome in run(MUTANTS)}
-
-
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.path}: {mutant.why}")
-def test_every_mutant_dies(outcomes, mutant):
-    outcome = outcomes[mutant.path, mutant.why]
-    assert outcome.exit_code == 1, f"{mutant.test_id()} does not notice: {outcome.failed}"
-    assert outcome.failed.startswith(mutant.test_id())
-
-
-@pytest.mark.parametrize("path", sorted({mutant.path for mutant in MUTANTS}))
-def test_without_a_mistake_the_same_tests_pass(outcomes, path):
-    outcome = outcomes[path, f"control: {path} as it is"]
-    assert outcome.control
-    assert outcome.exit_code == 0, outcome.failed
-
-
-def test_mutants_are_told_apart():
-    for names in ([(m.path, m.why) for m in MUTANTS], [(m.path, m.old, m.new) for m in MUTANTS]):
-        assert len(set(names)) == len(names)
+(
+    outcomes,
+    test_every_mutant_dies,
+    test_without_a_mistake_the_same_tests_pass,
+    test_mutants_are_told_apart,
+) = suite(TRAINING_AND_DATA)
