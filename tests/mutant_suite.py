@@ -11,7 +11,7 @@ from tests.test_mutants import run
 
 
 def suite(lists: Sequence[tuple[str, ...]]) -> tuple[Callable, ...]:
-    """Return the fixture `outcomes` and three tests: all die, controls pass, none is twice there."""
+    """Return the fixture `outcomes` and three tests: all die, controls pass, none is twice."""
     mutants = [Mutant(*fields) for fields in lists]
 
     @pytest.fixture(scope="module")
