@@ -798,8 +798,9 @@ check(
 #
 # All arms have the same encoder, optimiser, batches and learning rate. They also share a way to
 # begin: places start as sinusoids and each layer's key map as a copy of its query map, so that
-# attention looks nearby at first {cite}`trockman2023`. In trials without it, which are not shown
-# here, some hundred steps left the loss at the frequencies of single letters.
+# attention looks nearby at first. (The idea is that of {cite:t}`trockman2023`, who make the product
+# of the two maps nearly the identity.) In trials without it, which are not shown here, some hundred
+# steps left the loss at the frequencies of single letters.
 #
 # First the count. A product of matrices costs two operations for each multiply-add, and its
 # backward pass twice as much, since it has two gradients. A fused attention kernel also computes
@@ -1614,4 +1615,4 @@ grade("ex-replaced_token_detection-floor", floor)
 # - {cite:t}`devlin2019`, §3.1: masked language modelling.
 # - {cite:t}`gutmann2010`: noise-contrastive estimation. {cite:t}`goodfellow2014`: GANs.
 # - {cite:t}`maddison2014`, §2: the Gumbel-max trick, and its history.
-# - {cite:t}`trockman2023`: attention that begins with equal query and key maps.
+# - {cite:t}`trockman2023`, abstract: query and key maps that begin with a product near the identity.

@@ -1209,7 +1209,7 @@ show_figure(
 #
 # :::{admonition} The paper says
 # :class: paper
-# “We initialize the student from the teacher by taking one layer out of two” {cite}`sanh2019` (§3).
+# “… we initialize the student from the teacher by taking one layer out of two” {cite}`sanh2019` (§3).
 # In its ablation (Table 4) too, random first weights cost the most, and leaving out
 # $L_{\text{mlm}}$ the least.
 # :::
