@@ -51,8 +51,7 @@ const STYLE = `
   font-size: .85rem; font-variant-numeric: tabular-nums; margin: 0 0 .7rem; }
 .ce :is(th, td) { padding: .15rem .3rem; border: 0; text-align: left; font-weight: 400; }
 .ce td:last-child { text-align: right; white-space: nowrap; }
-.ce .ce-swatch { width: 2.9rem; }
-.ce .ce-swatch svg { display: block; width: 2.4rem; height: 10px; }
+.ce .ce-line svg { display: inline-block; width: 2.4rem; height: 10px; margin-right: .6rem; }
 .ce tbody + tbody { border-top: 1px solid rgb(127 127 127 / .75); }
 @media (forced-colors: active) {
   .ce .ce-at, .ce .ce-dot { forced-color-adjust: none; }
@@ -128,17 +127,17 @@ function render({ model, el }) {
     const curve = draw("polyline", look);
     const dot = make("span", { class: "ce-dot" });
     const sample = draw("svg", { "aria-hidden": true }, draw("path", { ...look, d: "M0 5H40" }));
-    const swatch = make("td", { class: "ce-swatch" }, sample);
-    for (const node of [curve, dot, swatch]) node.style.setProperty("--ink", line.color);
+    const title = make("th", { scope: "row", class: "ce-line" }, sample, line.name);
+    for (const node of [curve, dot, title]) node.style.setProperty("--ink", line.color);
     plot.append(curve);
     area.append(dot);
     const number = make("td", { "data-line": line.name });
-    const row = make("tr", {}, swatch, make("th", { scope: "row" }, line.name), number);
+    const row = make("tr", {}, title, number);
     return { line, curve, dot, number, row };
   });
   const said = Object.entries(readouts).map(([title, texts]) => {
     const text = make("td", { "data-readout": title });
-    const row = make("tr", {}, make("th", { scope: "row", colspan: 2 }, title), text);
+    const row = make("tr", {}, make("th", { scope: "row" }, title), text);
     return { title, texts, text, row };
   });
   const table = make("table", {}, make("tbody", {}, ...parts.map(({ row }) => row)));
