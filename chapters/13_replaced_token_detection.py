@@ -111,7 +111,7 @@ double = torch.float64
 # | symbol | shape | meaning |
 # |---|---|---|
 # | $x^{\text{masked}}$ | $n$ | what the generator reads |
-# | $p_G(\cdot \mid x^{\text{masked}})$ | $|S| \times V$ | the generator's guess for each hidden token |
+# | $p_G(\cdot \mid x^{\text{masked}})$ | $\lvert S \rvert \times V$ | the generator's guess for each hidden token |
 # | $x^{\text{corrupt}}$ | $n$ | what the discriminator reads: no mask is left in it |
 # | $y$ | $n$ | the labels: 1 = replaced, compared *token by token* with $x$ |
 # | $z$ | $n$ | the discriminator's logits: positive = “replaced” |
