@@ -794,7 +794,7 @@ glue("activations-sigmoid-ratio", errors.max() / worst_value(published))
 # $$ (eq-activations-swish-gap)
 #
 # So the gap shrinks like $1/\beta$, and its size is the maximum of $g$. Its slope is
-# $g'(z) = \sigma(-z)\,(1 - z\,\sigma(z))$, which is zero where $z\,\sigma(z) = 1$, that is, 
+# $g'(z) = \sigma(-z)\,(1 - z\,\sigma(z))$, which is zero where $z\,\sigma(z) = 1$, that is,
 # $z = 1 + e^{-z}$. Put $w = z - 1$: then $w = e^{-w-1}$, or $w e^w = 1/e$. The solution of $we^w = y$ is
 # called Lambert's $W(y)$. At that point $g = z - z\sigma(z) = z - 1 = w$. Hence
 #

@@ -200,7 +200,7 @@ check("a perfect student still pays H(p)", cross_entropy(v, v, T), entropy)
 # %% [markdown]
 # ### Step 3. High temperature
 #
-# Now let $T$ grow. Write $\bar z = \frac1N \sum_j z_j$ for the mean of the logits, 
+# Now let $T$ grow. Write $\bar z = \frac1N \sum_j z_j$ for the mean of the logits,
 # $\tilde z_i = z_i - \bar z$ for the *centred* logits, and $a_i = \tilde z_i / T$. A softmax does not change when the
 # same number is taken from all its inputs, so $q_i = e^{a_i} / \sum_j e^{a_j}$. For large $T$ the
 # $a_i$ are small, and $e^{a_i} = 1 + a_i + \tfrac12 a_i^2 + O(T^{-3})$.
