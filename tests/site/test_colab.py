@@ -27,6 +27,7 @@ PACKAGES = (
     "matplotlib",
     "ipywidgets",
     "ipykernel",
+    "babel",
     "scikit-learn",
     "huggingface_hub",
     "safetensors",
