@@ -14,7 +14,7 @@ from lib.teaching.recorded import FIELDS, FOLDER, RecordError, record, recorded
 RUN = {
     "command": "python book/experiments/some.py --steps 3",
     "hardware": "2 CPU cores, one thread used",
-    "seconds": 125.26,
+    "seconds": 150.56,
     "settings": {"steps": 3},
     "results": {"loss": [1.5, 1.25]},
 }
@@ -32,7 +32,7 @@ def test_what_is_recorded_comes_back(tmp_path):
     assert {k: got[k] for k in ("command", "hardware", "settings", "results")} == {
         k: RUN[k] for k in ("command", "hardware", "settings", "results")
     }
-    assert got["seconds"] == 125.3
+    assert got["seconds"] == 150.6
     assert got["date"] == datetime.date.today().isoformat()
     assert (got["python"], got["torch"]) == (platform.python_version(), torch.__version__)
 
@@ -43,7 +43,7 @@ def test_one_line_says_where_it_is_from(tmp_path, capsys):
     recorded("some", folder=tmp_path)
     assert capsys.readouterr().out == (
         "recorded 2026-11-25 on 2 CPU cores, one thread used, "
-        f"torch {torch.__version__}, in 2 minutes, "
+        f"torch {torch.__version__}, in 3 minutes, "
         "by `python book/experiments/some.py --steps 3`\n"
     )
 
@@ -72,8 +72,13 @@ def test_written_at_once_or_not_at_all(tmp_path, monkeypatch):
 
 
 def test_a_folder_is_made(tmp_path):
-    record(tmp_path / "new" / "some.json", **RUN)
-    assert recorded("some", folder=tmp_path / "new")["results"] == RUN["results"]
+    record(tmp_path / "new" / "er" / "some.json", **RUN)
+    assert recorded("some", folder=tmp_path / "new" / "er")["results"] == RUN["results"]
+
+
+def test_a_line_to_a_field_so_that_a_change_is_read_as_one(tmp_path):
+    lines = written(tmp_path).read_text().splitlines()
+    assert lines[0] == "{" and lines[1] == f' "command": "{RUN["command"]}",'
 
 
 def expect_failure(folder, message):

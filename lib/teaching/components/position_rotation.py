@@ -11,7 +11,7 @@ import traitlets
 from lib.positions import sinusoidal_encoding
 from lib.teaching.components.base import Component, escape, fixed, one_of
 
-STATIC_OFFSETS = (1, 2, 4, 8, 16, 32, 64)
+STATIC_OFFSETS = (1, 4, 16)
 
 STATIC_STYLE = """<style>
 .component .pr-static{border-collapse:collapse;font-size:.85rem;margin:0 0 .75rem}
@@ -140,7 +140,7 @@ class PositionRotation(Component):
         }
 
     def _fallback(self) -> str:
-        offsets = [k for k in STATIC_OFFSETS if k <= self.reach][::2][:3]
+        offsets = [k for k in STATIC_OFFSETS if k <= self.reach]
         read = [self.readout(self.position, k) for k in offsets]
         titles = ["pair", "wave\u00adlength", *(f"cosine, k\u00a0=\u00a0{k}" for k in offsets)]
         head = "".join(f'<th scope="col">{title}</th>' for title in titles)

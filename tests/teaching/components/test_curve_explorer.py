@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from contextlib import ExitStack
 from itertools import pairwise
 
@@ -222,6 +223,40 @@ def test_limits_hold_all_and_a_margin():
     assert [place for place, _ in ticks[1]] == [0, 1, 2, 3, 4]  # none outside the picture
     flat = CurveExplorer([0, 1], [1, 2], {"c": [[3, 3], [3, 3]]})
     assert flat.limits == (2.0, 4.0)
+
+
+def test_two_hundred_steps_are_enough_and_one_less_is_not():
+    flat = {"c": [[1.0, 1.0], [1.0, 1.0]]}
+    assert CurveExplorer([0, 1], [1, 2], flat, digits=2, limits=(0, 2)).digits == 2
+    with pytest.raises(ValueError, match="expected enough for 200 steps"):
+        CurveExplorer([0, 1], [1, 2], flat, digits=2, limits=(0, 1.99))
+
+
+def test_ticks_are_round_and_the_ends_among_them():
+    shown = CurveExplorer([0, 0.1, 0.3], [1, 2], {"c": torch.zeros(2, 3)}, limits=(0, 0.3))
+    ticks = page_state(shown)["data"]["ticks"]
+    assert ticks[0] == ticks[1] == [[0.0, "0"], [0.1, "0.1"], [0.2, "0.2"], [0.3, "0.3"]]
+
+
+def test_the_picture_is_that_of_the_chosen_value():
+    two = {"c": [[0.0, 0.0], [1.0, 1.0]]}
+    heights = [
+        re.search(r'points="0\.0,([\d.]+) ', CurveExplorer([0, 1], [1, 2], two, value=v).html())[1]
+        for v in (1, 2)
+    ]
+    assert heights == ["963.0", "37.0"]
+
+
+def test_a_readout_has_a_true_zero():
+    shown = CurveExplorer([0, 1], [1, 2], GOOD, readouts={"r": [-0.0, -1.0]})
+    assert [shown.readout(v, 0)["readouts"]["r"] for v in (1, 2)] == ["0.000", "−1.000"]
+
+
+def test_rounding_is_forgiven_to_a_billionth_of_the_width():
+    shown = CurveExplorer([0, 1000], [1, 2], GOOD)
+    assert shown.readout(1, 1000 + 9e-7) == shown.readout(1, 1000)
+    with pytest.raises(ValueError, match=r"as 1000, got 1000\.0000"):
+        shown.readout(1, 1000 + 2e-6)
 
 
 def test_every_line_looks_different():

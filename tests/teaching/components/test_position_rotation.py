@@ -119,6 +119,14 @@ def test_refuses_what_does_not_fit(options, message):
         PositionRotation(**options)
 
 
+@pytest.mark.parametrize(
+    ("reach", "offsets"), [(64, "1 4 16"), (16, "1 4 16"), (15, "1 4"), (4, "1 4"), (3, "1")]
+)
+def test_the_table_without_javascript_keeps_to_the_reach(reach, offsets):
+    text = PositionRotation(reach=reach, offset=1).html()
+    assert re.findall(r"cosine, k\u00a0=\u00a0(\d+)", text) == offsets.split()
+
+
 def test_short_reaches_begin_inside():
     with pytest.raises(ValueError, match="offset: expected an integer in -3 to 3, got 7"):
         PositionRotation(reach=3, offset=7)

@@ -268,6 +268,14 @@ def test_what_does_not_fit(tokens, options, message):
     assert "\n" not in str(caught.value)
 
 
+def test_chances_may_reach_the_ends_and_miss_one_by_rounding():
+    guesses = [("a", 1.0), ("b", 9e-6), ("c", 0.0)]
+    shown = TokenStrip(["a", "b"], masked=["a", "[MASK]"], candidates={1: guesses})
+    assert shown.candidates == {1: guesses}
+    with pytest.raises(ValueError, match="sum to 1 at most"):
+        TokenStrip(["a", "b"], masked=["a", "[MASK]"], candidates={1: [("a", 1.0), ("b", 2e-5)]})
+
+
 # --- the page -------------------------------------------------------------------------------
 
 
@@ -515,7 +523,12 @@ def test_readable_without_javascript(show):
     assert shown.readout("judged", 1)["sentence"] in text
     assert page.locator("#strip li").count() == 4 * 4
     assert page.locator("#strip b.changed").all_inner_texts() == [
-        "[MASK]", "[MASK]", "dog", "it", "dog", "it",
+        "[MASK]",
+        "[MASK]",
+        "dog",
+        "it",
+        "dog",
+        "it",
     ]
     assert "With JavaScript" in text
 
