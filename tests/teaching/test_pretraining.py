@@ -117,6 +117,47 @@ def test_every_arm_spends_its_budget_and_reports(arm):
         assert 0 <= report["hit"] < 0.5
 
 
+def test_two_stages_share_the_budget_by_halves():
+    first, second = (step_flops(arm, CONFIG, 8) for arm in ("mlm", "two-stage"))
+    budget = 20 * first
+    _, report = pretrain("two-stage", small_corpus(), CONFIG, budget=budget, seed=0, batch=8)
+    rest = 10 * first // second
+    assert report["steps"] == 10 + rest and report["flops"] == 10 * first + rest * second
+
+
+def test_a_report_holds_the_means_of_ten_parts():
+    assert pretraining._tenths([float(k) for k in range(20)]) == [2 * k + 0.5 for k in range(10)]
+    assert pretraining._tenths([1 / 3, 2.0]) == [0.3333, 2.0]
+
+
+def test_the_judgement_of_known_logits():
+    """The first half of the masked tokens is replaced, and every second of those is seen."""
+    corpus, seen = small_corpus(), {}
+
+    def corrupt(ids, is_masked, rng):
+        places = is_masked.nonzero()
+        places = places[: len(places) // 2]
+        corrupted = ids.clone()
+        corrupted[places[:, 0], places[:, 1]] = 4 + (ids[places[:, 0], places[:, 1]] - 3) % 13
+        seen.update(ids=ids, masked=is_masked, places=places)
+        return corrupted
+
+    def judge(corrupted):
+        logits = torch.full(corrupted.shape, -0.5)
+        found = seen["places"][::2]
+        logits[found[:, 0], found[:, 1]] = 0.5
+        return logits
+
+    got = pretraining._judged(judge, corrupt, corpus, 0.15, "cpu")
+    replaced, masked = len(seen["places"]), int(seen["masked"].sum())
+    recall = len(seen["places"][::2]) / replaced
+    assert torch.equal(seen["ids"], corpus.validation)
+    assert got["recall"] == pytest.approx(recall) and 0.5 <= recall < 0.6
+    assert got["replaced"] == pytest.approx(replaced / corpus.validation.numel())
+    assert got["hit"] == pytest.approx(1 - replaced / masked, abs=1e-6)
+    assert got["auc"] == pytest.approx(recall + (1 - recall) / 2)
+
+
 def test_the_same_seed_gives_the_same_encoder():
     corpus, budget = small_corpus(), 5 * step_flops("mlm", CONFIG, 8)
 
@@ -185,6 +226,18 @@ def test_a_classifier_learns_and_leaves_the_encoder_alone():
     found = classify(encoder, corpus, [8, 30], seed=0, steps=100)
     assert list(found) == [8, 30] and found[30] == 1.0
     assert all(torch.equal(a, b) for a, b in zip(before, encoder.parameters(), strict=True))
+
+
+def test_a_classifier_sees_features_without_their_offset_and_scale(monkeypatch):
+    corpus = small_corpus()
+
+    def features(encoder, documents):
+        y = (documents[:, :1, 0] >= 10).float()  # the label, as small_corpus draws it
+        return 1000 + torch.cat([0.01 * y, 10.0 * torch.randn(len(y), 1)], 1)
+
+    torch.manual_seed(0)
+    monkeypatch.setattr(pretraining, "pooled", features)
+    assert classify(None, corpus, [30], seed=0, steps=60)[30] == 1.0
 
 
 # Real text, and the script
