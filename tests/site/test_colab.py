@@ -32,6 +32,7 @@ PACKAGES = (
     "huggingface_hub",
     "safetensors",
     "tokenizers",
+    "transformers",
 )
 MODULES = tuple("sklearn" if name == "scikit-learn" else name for name in PACKAGES)
 ABSENT = ("anywidget", "myst_nb", "jupytext", "sphinx", "pytest")

@@ -2,6 +2,8 @@
 
 import random
 import re
+import sys
+import types
 
 import matplotlib as mpl
 import numpy as np
@@ -10,7 +12,7 @@ import torch
 
 from lib.teaching import session
 from lib.teaching.figures import INK
-from lib.teaching.session import start
+from lib.teaching.session import official, start
 
 
 @pytest.fixture(autouse=True)
@@ -70,3 +72,36 @@ def test_a_gpu_is_named_and_keeps_its_cpu_threads(monkeypatch, capsys):
 def test_a_build_suffix_is_not_printed(monkeypatch):
     monkeypatch.setattr(session.metadata, "version", lambda package: "2.13.0+cpu")
     assert session._version("torch") == "2.13.0"
+
+
+def test_official_weights_are_not_asked_for_outside_colab(monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "google.colab", raising=False)
+    monkeypatch.delenv("EXECUTABLE_TRANSFORMER_HUB", raising=False)
+    asked = []
+    assert official(asked.append, "owner/name") is None
+    assert asked == []
+    assert capsys.readouterr().out == "owner/name: not fetched here; on Colab this cell loads it\n"
+
+
+@pytest.mark.parametrize("where", ["colab", "asked for"])
+def test_official_weights_are_loaded_on_colab_or_where_asked_for(where, monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "google.colab", raising=False)
+    monkeypatch.delenv("EXECUTABLE_TRANSFORMER_HUB", raising=False)
+    if where == "colab":
+        monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
+    else:
+        monkeypatch.setenv("EXECUTABLE_TRANSFORMER_HUB", "1")
+    assert official(str.upper, "owner/name") == "OWNER/NAME"
+    assert capsys.readouterr().out == ""
+
+
+def test_official_weights_without_a_network_are_one_line(monkeypatch, capsys):
+    monkeypatch.setenv("EXECUTABLE_TRANSFORMER_HUB", "1")
+
+    def unreachable(repo_id):
+        raise ConnectionError("the Hub cannot be reached")
+
+    assert official(unreachable, "owner/name") is None
+    assert capsys.readouterr().out == "owner/name: not fetched, the Hub cannot be reached\n"
+    with pytest.raises(ValueError, match="a defect"):
+        official(lambda repo_id: (_ for _ in ()).throw(ValueError("a defect")), "owner/name")
