@@ -13,6 +13,7 @@ from tests.site.built import (
     HEIGHT,
     PAGES,
     WIDTHS,
+    contrasts,
     gzipped,
     opened,
     overflow,
@@ -47,48 +48,83 @@ def address(site, page: str) -> str:
     return (site / page).as_uri()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("page", PAGES)
-def test_a_page_is_accessible_quiet_and_asks_nobody(browser, site, page, scheme):
-    with opened(browser, address(site, page), color_scheme=scheme) as (tab, visit):
-        assert tab.evaluate("document.documentElement.dataset.theme") == scheme
-        found = {}
-        for width in (1280, 360):
-            tab.set_viewport_size({"width": width, "height": HEIGHT})
-            settle(tab)
-            found[width] = violations(tab, contrast=width == 1280)
-        assert found == {1280: [], 360: []}
-    assert visit.requests == []
-    assert visit.failed == []
-    assert visit.errors == []
+# To typeset a chapter's formulas takes a browser seconds, so a page is opened twice and not once a
+# test: by day from a file, by night from a server. pytest runs what shares a page together.
+@pytest.fixture(scope="module", params=PAGES)
+def day(request, browser, site):
+    """A page in light colours, opened as a file: its name, its tab, and what it did."""
+    with opened(browser, address(site, request.param), color_scheme="light") as (tab, visit):
+        yield request.param, tab, visit
 
 
-def test_axe_would_find_a_violation(browser, site):
-    with opened(browser, address(site, "book/map.html")) as (tab, _):
-        tab.evaluate("document.querySelector('article').insertAdjacentHTML('beforeend', '<img>')")
-        assert [line.partition(":")[0] for line in violations(tab)] == ["image-alt"]
+@pytest.fixture(scope="module", params=PAGES)
+def night(request, browser, site):
+    """A page in dark colours, opened over http: its tab, what it did, and what it weighed."""
+    bodies: dict[str, int] = {}
+    with served(site) as base, opened(browser, "about:blank", color_scheme="dark") as (tab, visit):
+        tab.on("response", lambda answer: bodies.update({answer.url: gzipped(answer.body())}))
+        tab.goto(f"{base}/{request.param}")
+        settle(tab)
+        yield tab, visit, bodies
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_a_page_is_never_wider_than_its_window(browser, site, page):
-    with opened(browser, address(site, page)) as (tab, _):
-        found = {}
-        for width in WIDTHS:
-            tab.set_viewport_size({"width": width, "height": HEIGHT})
-            settle(tab)
-            found[width] = overflow(tab)
-        assert found == dict.fromkeys(WIDTHS, 0)
+@pytest.fixture
+def resized(day):
+    """Set the width of the day's tab; afterwards it is as wide as before."""
+    tab = day[1]
+
+    def resize(width: int) -> None:
+        tab.set_viewport_size({"width": width, "height": HEIGHT})
+        settle(tab)
+
+    yield resize
+    resize(1280)
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_every_formula_is_typeset(browser, site, page):
-    with opened(browser, address(site, page)) as (tab, _):
-        written = tab.evaluate("document.querySelectorAll('.math').length")
-        typeset = tab.evaluate("document.querySelectorAll('.math mjx-container').length")
-        errors = tab.evaluate(
-            "[...document.querySelectorAll('[data-mjx-error], mjx-merror')].map(e => e.title)"
-        )
-        raw = tab.evaluate(RAW_FORMULAS)
+def test_a_page_is_accessible_at_every_width(day, resized):
+    _, tab, _ = day
+    assert tab.evaluate("document.documentElement.dataset.theme") == "light"
+    found = {}
+    for width in (1280, 360):
+        resized(width)
+        found[width] = violations(tab, contrast=width == 1280)
+    assert found == {1280: [], 360: []}
+
+
+def test_a_page_is_never_wider_than_its_window(day, resized):
+    _, tab, _ = day
+    found = {}
+    for width in WIDTHS:
+        resized(width)
+        found[width] = overflow(tab)
+    assert found == dict.fromkeys(WIDTHS, 0)
+
+
+def test_what_scrolls_on_a_phone_is_reached_by_key(day, resized):
+    page, tab, _ = day
+    resized(360)
+    boxes = tab.evaluate(
+        """[...document.querySelectorAll('article *')]
+          .filter(e => e.clientWidth && e.scrollWidth > e.clientWidth + 1)
+          .filter(e => ['auto', 'scroll'].includes(getComputedStyle(e).overflowX))
+          .map(e => [
+            e.tabIndex === 0 || !!e.querySelector('a, button, input, [tabindex]'),
+            e.outerHTML.slice(0, 90),
+          ])"""
+    )
+    if page.startswith("chapters/"):
+        assert len(boxes) > 3
+    assert [html for reached, html in boxes if not reached] == []
+
+
+def test_every_formula_is_typeset(day):
+    page, tab, _ = day
+    written = tab.evaluate("document.querySelectorAll('.math').length")
+    typeset = tab.evaluate("document.querySelectorAll('.math mjx-container').length")
+    errors = tab.evaluate(
+        "[...document.querySelectorAll('[data-mjx-error], mjx-merror')].map(e => e.title)"
+    )
+    raw = tab.evaluate(RAW_FORMULAS)
     assert typeset == written
     assert errors == []
     assert raw == []
@@ -96,19 +132,49 @@ def test_every_formula_is_typeset(browser, site, page):
         assert written > 5
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_the_first_load_of_a_page_is_light(browser, site, page, record_property):
-    bodies: dict[str, int] = {}
-    with served(site) as base, opened(browser, "about:blank") as (tab, visit):
-        tab.on("response", lambda answer: bodies.update({answer.url: gzipped(answer.body())}))
-        tab.goto(f"{base}/{page}")
-        settle(tab)
-        assert visit.requests == []
-        assert visit.errors == []
+def test_headings_do_not_skip_a_level(day):
+    _, tab, _ = day
+    levels = tab.evaluate(
+        """[...document.querySelectorAll('main :is(h1,h2,h3,h4,h5,h6)')]
+          .filter(e => e.checkVisibility()).map(e => +e.tagName[1])"""
+    )
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(b - a <= 1 for a, b in pairwise(levels))
+
+
+def test_a_page_is_quiet_and_asks_nobody(day):
+    _, _, visit = day
+    assert visit.requests == []
+    assert visit.failed == []
+    assert visit.errors == []
+
+
+def test_a_page_can_be_read_in_the_dark(night):
+    tab, _, _ = night
+    assert tab.evaluate("document.documentElement.dataset.theme") == "dark"
+    assert contrasts(tab) == []
+
+
+def test_the_first_load_of_a_page_is_light(night, record_property):
+    _, visit, bodies = night
     total = sum(bodies.values())
     record_property("first_load_gzipped", total)
     assert len(bodies) > 10
     assert total <= FIRST_LOAD, Counter(bodies).most_common(8)
+    assert visit.requests == []
+    assert visit.errors == []
+
+
+def test_axe_would_find_a_violation(browser, site):
+    with opened(browser, address(site, "book/map.html")) as (tab, _):
+        tab.evaluate("document.querySelector('article').insertAdjacentHTML('beforeend', '<img>')")
+        assert [line.partition(":")[0] for line in violations(tab)] == ["image-alt"]
+        tab.evaluate(
+            "document.querySelector('article').insertAdjacentHTML('beforeend', "
+            "'<p style=\"color:#777;background:#888\">pale</p>')"
+        )
+        assert [line.partition(":")[0] for line in contrasts(tab)] == ["color-contrast"]
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -127,23 +193,6 @@ def test_a_chapter_says_all_it_has_to_say_without_javascript(browser, site, chap
         for selector in ("p.check", "figure.book-figure svg", "div.solution", "div.component"):
             assert tab.locator(selector).count() > 0, selector
             assert tab.locator(selector).first.is_visible(), selector
-
-
-@pytest.mark.parametrize("chapter", CHAPTERS)
-def test_what_scrolls_on_a_phone_is_reached_by_key(browser, site, chapter):
-    viewport = {"width": 360, "height": HEIGHT}
-    with opened(browser, address(site, f"{chapter}.html"), viewport=viewport) as (tab, _):
-        boxes = tab.evaluate(
-            """[...document.querySelectorAll('article *')]
-              .filter(e => e.clientWidth && e.scrollWidth > e.clientWidth + 1)
-              .filter(e => ['auto', 'scroll'].includes(getComputedStyle(e).overflowX))
-              .map(e => [
-                e.tabIndex === 0 || !!e.querySelector('a, button, input, [tabindex]'),
-                e.outerHTML.slice(0, 90),
-              ])"""
-        )
-    assert len(boxes) > 3
-    assert [html for reached, html in boxes if not reached] == []
 
 
 def test_on_a_wide_screen_only_what_scrolls_is_a_stop_of_the_tab_key(browser, site):
@@ -227,15 +276,3 @@ def test_the_root_leads_to_the_landing_page(browser, site):
         tab.wait_for_url(re.compile(r"/book/index\.html$"))
         assert tab.locator("main h1:visible").inner_text().startswith("The Executable Transformer")
     assert visit.errors == []
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_headings_do_not_skip_a_level(browser, site, page):
-    with opened(browser, address(site, page)) as (tab, _):
-        levels = tab.evaluate(
-            """[...document.querySelectorAll('main :is(h1,h2,h3,h4,h5,h6)')]
-              .filter(e => e.checkVisibility()).map(e => +e.tagName[1])"""
-        )
-    assert levels[0] == 1
-    assert levels.count(1) == 1
-    assert all(b - a <= 1 for a, b in pairwise(levels))
