@@ -24,11 +24,7 @@ ROOT = Path(__file__).parents[2]
 HTML = ROOT / "_build" / "html"
 TOC = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text("utf8"))
 
-ENTRIES = [entry for part in TOC["parts"] for entry in part["chapters"]]
-DOCUMENTS = [
-    TOC["root"],
-    *(item["file"] for entry in ENTRIES for item in (entry, *entry.get("sections", ()))),
-]
+DOCUMENTS = [TOC["root"], *(item["file"] for part in TOC["parts"] for item in part["chapters"])]
 CHAPTERS = [name for name in DOCUMENTS if name.startswith("chapters/")]
 PAGES = [*(f"{name}.html" for name in DOCUMENTS), "search.html"]
 
