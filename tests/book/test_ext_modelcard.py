@@ -16,6 +16,7 @@ from book._ext.bookext.modelcard import Card, card_text, cards_text, paragraphs,
 
 ROOT = Path(__file__).parents[2]
 CARDS = read_cards(ROOT)
+CHAPTERS = [f"chapters/{card.chapter}" for card in CARDS.values()]
 each_card = pytest.mark.parametrize("card", CARDS.values(), ids=lambda card: card.family)
 
 
@@ -71,7 +72,9 @@ def test_parameters_are_those_of_the_release(family):
     card = CARDS[family]
     count = modelcard.count_parameters(card.model, tuple(card.config.items()))
     assert count == PUBLISHED[family]
-    assert cells(card_text(ROOT, card), "How many parameters?")[1].startswith(f"{count:,} (")
+    assert cells(card_text(ROOT, card, CHAPTERS), "How many parameters?")[1].startswith(
+        f"{count:,} ("
+    )
 
 
 def test_tied_parameters_are_counted_once_and_nothing_is_allocated():
@@ -87,7 +90,7 @@ def test_tied_parameters_are_counted_once_and_nothing_is_allocated():
 
 @each_card
 def test_a_card_shows_every_option_with_its_official_name(card):
-    text = card_text(ROOT, card)
+    text = card_text(ROOT, card, CHAPTERS)
     layout = card.model_class.layout
     for entry in dataclasses.fields(card.model_class.config_class):
         name = cells(text, f"`{entry.name}`")[-1]
@@ -97,7 +100,7 @@ def test_a_card_shows_every_option_with_its_official_name(card):
 
 @each_card
 def test_a_card_shows_the_recorded_errors(card):
-    text = card_text(ROOT, card)
+    text = card_text(ROOT, card, CHAPTERS)
     record = modelcard.read_parity(ROOT)
     rows = record["results"]["families"][card.family]
     assert rows
@@ -125,7 +128,7 @@ def test_a_card_says_how_the_code_deviates_from_the_paper(card):
     said = list(paragraphs(ROOT, card.path))
     assert said[0].startswith("Source: ")
     assert not any(text.startswith("Derived") for text in said)
-    text = card_text(ROOT, card)
+    text = card_text(ROOT, card, CHAPTERS)
     assert all(paragraph in text for paragraph in said)
 
 
@@ -143,7 +146,7 @@ def test_paragraphs_are_told_apart(tmp_path):
 
 
 def test_all_families_stand_in_one_table():
-    text = cards_text(ROOT)
+    text = cards_text(ROOT, CHAPTERS)
     families = modelcard.read_parity(ROOT)["results"]["families"]
     for card in CARDS.values():
         row = cells(text, f"[{card.title}](/book/cards/{card.family}.md)")
@@ -160,3 +163,12 @@ def test_an_unknown_entry_of_the_file_is_refused(tmp_path):
     with pytest.raises(TypeError, match="colour"):
         read_cards(tmp_path)
     assert isinstance(CARDS["bert"], Card)
+
+
+def test_only_a_chapter_of_the_book_is_linked():
+    card = CARDS["gpt2"]
+    assert modelcard.chapter_link(card, CHAPTERS) == "[chapter 10](/chapters/10_gpt.py)"
+    assert modelcard.chapter_link(card, []) == "chapter 10, planned"
+    assert "[chapter 10](/chapters/10_gpt.py)" in card_text(ROOT, card, CHAPTERS)
+    assert "chapter 10, planned" in card_text(ROOT, card, [])
+    assert "chapter 10, planned" in cards_text(ROOT, [])

@@ -11,7 +11,7 @@ import dataclasses
 import importlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -108,8 +108,16 @@ def error(value: float) -> str:
     return rf"${mantissa} \times 10^{{{int(exponent)}}}$"
 
 
-def card_text(root: Path, card: Card) -> str:
-    """The card as MyST."""
+def chapter_link(card: Card, chapters: Collection[str]) -> str:
+    """A link to the card's chapter, or its number alone where the book does not have it yet."""
+    name = f"chapter {int(card.chapter[:2])}"
+    if f"chapters/{card.chapter}" in chapters:
+        return f"[{name}](/chapters/{card.chapter}.py)"
+    return f"{name}, planned"
+
+
+def card_text(root: Path, card: Card, chapters: Collection[str]) -> str:
+    """The card as MyST, with a link to its chapter if that is one of the documents."""
     config_class = card.model_class.config_class
     official = card.model_class.layout.options
     count = count_parameters(card.model, tuple(card.config.items()))
@@ -118,10 +126,12 @@ def card_text(root: Path, card: Card) -> str:
     rows = parity["results"]["families"][card.family]
     papers = ", ".join(f"{{cite:t}}`{key}`" for key in card.papers)
     text = [
+        "## At a glance",  # what stood before the first heading would end up behind the last
+        "",
         "| question | answer |",
         "|---|---|",
         f"| Where is it? | `{card.model}`, {lines} lines: `{card.path}` |",
-        f"| Where is it derived? | [](/chapters/{card.chapter}.py) |",
+        f"| Where is it derived? | {chapter_link(card, chapters)} |",
         f"| Whose is it? | {papers} |",
         f"| How many parameters? | {count:,} ({card.size}) |",
         f"| Which checkpoints? | {', '.join(f'`{name}`' for name in card.checkpoints)} |",
@@ -176,7 +186,7 @@ def _version(reference: str) -> str:
     return f",{version}" if version else ""
 
 
-def cards_text(root: Path) -> str:
+def cards_text(root: Path, chapters: Collection[str]) -> str:
     """All families in one table, as MyST."""
     families = read_parity(root)["results"]["families"]
     text = [
@@ -192,7 +202,7 @@ def cards_text(root: Path) -> str:
             f"{count_parameters(card.model, tuple(card.config.items())) / 1e6:.0f} M",
             error(max(row["float32"] for row in rows)),
             error(max(exact)),
-            f"[](/chapters/{card.chapter}.py)",
+            chapter_link(card, chapters),
         ]
         text.append("| " + " | ".join(cells) + " |")
     return "\n".join(text) + "\n"
@@ -212,7 +222,9 @@ class ModelCard(SphinxDirective):
         card = cards[family]
         for path in (CARDS, PARITY, LAYOUTS, card.path):
             self.env.note_dependency(path)
-        return self.parse_text_to_nodes(card_text(root, card), allow_section_headings=True)
+        return self.parse_text_to_nodes(
+            card_text(root, card, self.env.found_docs), allow_section_headings=True
+        )
 
 
 class ModelCards(SphinxDirective):
@@ -222,7 +234,7 @@ class ModelCards(SphinxDirective):
         root = Path(self.env.app.srcdir)
         for path in (CARDS, PARITY, *(card.path for card in read_cards(root).values())):
             self.env.note_dependency(path)
-        return self.parse_text_to_nodes(cards_text(root))
+        return self.parse_text_to_nodes(cards_text(root, self.env.found_docs))
 
 
 def setup(app: Sphinx) -> None:
