@@ -7,6 +7,7 @@ ledger      the table of every numbered equation and the check that ran on it
 header      what every chapter says below its title: question, goals, minutes, buttons
 libsource   `{lib-source}`: a function shown from its file, never retyped
 chaptermap  `{chapter-map}`, from plan.yml
+modelcard   `{model-card}`: a family of models, from its code and the recorded parity run
 citations   author-year labels, each source linked to its DOI or arXiv page
 theme       the theme mended: icons, accessibility, no request to anyone else
 export      the executed notebooks, in plain Markdown, for download and Colab
@@ -25,6 +26,7 @@ from . import (
     header,
     ledger,
     libsource,
+    modelcard,
     numbering,
     outputs,
     theme,
@@ -38,6 +40,7 @@ MODULES = (
     header,
     libsource,
     chaptermap,
+    modelcard,
     citations,
     theme,
     export,
