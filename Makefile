@@ -27,18 +27,18 @@ env: ## make the environment in .venv, or bring it up to date (the other command
 book: env ## run the chapters and build the book in _build/html; prints the path to open
 	@bash $(tools)/build.sh
 
-# Unit tests and chapters share the cores, a file to a worker. What reads the built book or drives
-# the browser comes after, alone: it measures times and pages. Both run, even if the first fails.
+# A file to a worker. What reads the built book or drives the browser comes after the rest, so that
+# pages are not measured while models train. Both run, even if the first fails.
 test: env ## run every test: the library, every chapter, and the pages in a real browser
 	@bash $(tools)/browser.sh
 	@bash $(tools)/build.sh
 	@status=0; \
 	$(python) -m pytest --nbval -n $(JOBS) --dist loadfile -m "not book and not browser" || status=1; \
-	REQUIRE_BROWSER=1 $(python) -m pytest -m "book or browser" tests || status=1; \
+	REQUIRE_BROWSER=1 $(python) -m pytest -n $(JOBS) --dist loadfile -m "book or browser" tests || status=1; \
 	exit $$status
 
 reproduce: book ## run the chapters a second time and compare with what the built book prints
-	@$(python) $(tools)/reproduce.py
+	@$(python) $(tools)/reproduce.py --jobs $(JOBS)
 
 serve: book ## show the book at http://127.0.0.1:8000 (PORT=… for another port)
 	@$(python) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)

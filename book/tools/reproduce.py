@@ -66,6 +66,7 @@ def main(arguments: list[str]) -> int:
         "--work", type=Path, default=ROOT / "_build" / "reproduce",
         help="the folder that is emptied and holds the copies, which run there",
     )
+    parser.add_argument("--jobs", type=int, default=1, help="how many notebooks run at a time")
     options = parser.parse_args(arguments)
 
     executed = sorted(options.executed.glob("*.ipynb"))
@@ -87,7 +88,7 @@ def main(arguments: list[str]) -> int:
     command = [
         sys.executable, "-m", "pytest", f"--rootdir={ROOT}", "-c", ROOT / "pyproject.toml",
         "--nbval", "--nbval-sanitize-with", ROOT / "tests" / "reproduce_sanitize.cfg",
-        "-p", "no:cacheprovider", *copies,
+        "-p", "no:cacheprovider", "-n", options.jobs, "--dist", "loadfile", *copies,
     ]
     environment = dict(
         os.environ,

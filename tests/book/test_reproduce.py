@@ -47,7 +47,7 @@ def reproduce(tmp_path: Path, notebook: nbformat.NotebookNode | None):
     if notebook is not None:
         nbformat.write(notebook, folder / "99_small.ipynb")
     return subprocess.run(
-        [sys.executable, TOOL, "--executed", folder, "--work", tmp_path / "work"],
+        [sys.executable, TOOL, "--executed", folder, "--work", tmp_path / "work", "--jobs", "2"],
         capture_output=True,
         text=True,
     )
