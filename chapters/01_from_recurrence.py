@@ -169,7 +169,7 @@ network(
     path=[(0, 0), (1, 1), (2, 2), (3, 3)],
     color=COLORS["value"],
 )
-axes[1].set_title("convolution, $k = 2$: one layer for each word more")
+axes[1].set_title("convolution, $k = 2$: a layer a word")
 every = [((0, j), (1, t)) for t in range(4) for j in range(t + 1)]
 network(
     axes[2],
@@ -478,3 +478,673 @@ show_figure(
 # {numref}`fig-from-recurrence-fields` is a picture of {eq}`eq-from-recurrence-field` and
 # {eq}`eq-from-recurrence-dilated`. A recurrence would look like attention there: it does see
 # everything. What differs is the number of steps in between, and that is what a gradient feels.
+
+# %% [markdown]
+# ### Step 4. A gradient on its way back is a product
+#
+# To learn that *are* follows from *keys*, the error at the last word must reach the first. What
+# arrives is $\partial h_T/\partial h_t$. Start with one step, and write $z_t = W h_{t-1} + U x_t + b$
+# for what is inside the $\tanh$. Its derivative is $\tanh' z = 1 - \tanh^2 z$, entry by entry, and
+# the chain rule says
+#
+# $$
+# \frac{\partial h_t}{\partial h_{t-1}} = D_t\, W, \qquad
+# D_t = \operatorname{diag}(1 - h_t^2) .
+# $$ (eq-from-recurrence-one-step)
+#
+# Once more the chain rule, over all the steps in between, the latest on the left:
+#
+# $$
+# \frac{\partial h_T}{\partial h_t} = \prod_{s=T}^{t+1} D_s W = D_T W\, D_{T-1} W \cdots D_{t+1} W .
+# $$ (eq-from-recurrence-product)
+#
+# The same $W$ again and again. It is a power of a matrix, with something shrinking in between. Now
+# take *norms*: $\lVert A \rVert$ is the most by which $A$ lengthens any vector, which is its largest
+# singular value $\sigma_{\max}$. A product lengthens at most by the product of the factors, and
+# $\lVert D_s \rVert \le \max \tanh' = 1$. So with $k = T - t$ steps in between
+#
+# $$
+# \Big\lVert \frac{\partial h_T}{\partial h_t} \Big\rVert
+# \le \prod_{s=t+1}^{T} \lVert D_s \rVert\, \lVert W \rVert
+# \le \big(\sigma_{\max}(W) \cdot \max \tanh'\big)^{k} = \sigma_{\max}(W)^{k} .
+# $$ (eq-from-recurrence-bound)
+#
+# If $\sigma_{\max}(W) < 1$, the gradient *vanishes*: it falls at least exponentially with the
+# distance. That is a sufficient condition. Turned around: to *explode*, $\sigma_{\max}(W) > 1$ is
+# necessary, and by no means sufficient. Both statements are in {cite:t}`pascanu2013` (§2.1); that
+# the product makes long memories hard was found by {cite:t}`hochreiter1991` and
+# {cite:t}`bengio1994`.
+
+
+# %%
+def steps_back(states, W):
+    """∂h_T/∂h_{T−k} for k = 1, 2, …, T − 1, from the states (T, d)."""
+    product, found = torch.eye(len(W), dtype=W.dtype), []
+    for h in states.flip(0)[:-1]:
+        product = product @ ((1 - h.square())[:, None] * W)
+        found.append(product)
+    return torch.stack(found)
+
+
+def norm(matrix):
+    """The largest singular value: by how much a vector can grow."""
+    return torch.linalg.matrix_norm(matrix, 2)
+
+
+d, T = 6, 12
+W, U = randn(d, d, seed=11) / math.sqrt(d), randn(d, d, seed=12) / math.sqrt(d)
+x, b = randn(T, d, seed=13), randn(d, seed=14) / 4
+states = rnn(x, W, U, b)
+products = steps_back(states, W)
+
+
+def from_state(h, first):
+    """The last state, from an earlier one on."""
+    for x_t in x[first:]:
+        h = torch.tanh(W @ h + U @ x_t + b)
+    return h
+
+
+def jacobian(k):
+    return torch.autograd.functional.jacobian(
+        lambda h: from_state(h, T - k), states[T - 1 - k]
+    )
+
+
+check("eq-from-recurrence-one-step", products[0], jacobian(1))
+check(
+    "eq-from-recurrence-product",
+    products,
+    torch.stack([jacobian(k) for k in range(1, T)]),
+)
+for scale in (0.3, 1.0, 3.0):
+    found = steps_back(rnn(x, scale * W, U, b), scale * W)
+    sizes = torch.stack([norm(p) for p in found])
+    bound = norm(scale * W) ** torch.arange(1, T)
+    check("eq-from-recurrence-bound", bool((sizes <= bound * (1 + 1e-12)).all()))
+wrong_order = W @ torch.diag(1 - states[-1].square())
+check("W D is not D W", (wrong_order - products[0]).abs().max() > 0.01)
+
+# %% [markdown]
+# **Eigenvalue or singular value?** One often reads that a gradient explodes when an *eigenvalue* of
+# $W$ is larger than one. For the powers $W^k$ of a linear recurrence, both say something, about
+# different things. The spectral radius $\rho$, the largest $\lvert \text{eigenvalue} \rvert$, says how
+# the norm behaves *in the end*; the singular value bounds it *at every step*:
+#
+# $$
+# \rho(W)^k \le \lVert W^k \rVert \le \sigma_{\max}(W)^k, \qquad
+# \lim_{k \to \infty} \lVert W^k \rVert^{1/k} = \rho(W) .
+# $$
+#
+# (The left inequality: apply $W^k$ to an eigenvector. The limit is Gelfand's formula.) How far
+# apart they can be shows the smallest example, where everything can be written out. By induction,
+#
+# $$
+# W = \begin{pmatrix} a & c \\ 0 & a \end{pmatrix} \quad\Rightarrow\quad
+# W^k = \begin{pmatrix} a^k & k\,a^{k-1} c \\ 0 & a^k \end{pmatrix} .
+# $$ (eq-from-recurrence-shear)
+#
+# Both eigenvalues are $a$. For $0 < a < 1$ the powers do vanish in the end. But first the entry
+# $k\,a^{k-1}c$ grows, until $k \approx -1/\ln a$. A spectral radius below one does not keep a
+# gradient from growing over the lengths that matter.
+
+# %%
+a, c = 0.9, 4.0
+shear = torch.tensor([[a, c], [0.0, a]], dtype=double)
+powers = [torch.linalg.matrix_power(shear, k) for k in range(1, 101)]
+for k in (1, 2, 7, 40):
+    want = [[a**k, k * a ** (k - 1) * c], [0.0, a**k]]
+    check("eq-from-recurrence-shear", powers[k - 1], want)
+sizes = torch.stack([norm(p) for p in powers])
+top = int(sizes.argmax()) + 1
+print(f"spectral radius {a}, largest singular value {norm(shear):.2f}")
+print("norm of the k-th power")
+for k in (1, 2, 5, top, 20, 50, 100):
+    print(f"  k = {k:3}: {sizes[k - 1]:9.4f}")
+glue("recurrence-shear-top", top)
+glue("recurrence-shear-size", sizes[top - 1])
+check("it grows first, though all eigenvalues are below one", sizes.max() > 10)
+check("and vanishes in the end", sizes[-1] < 0.1)
+check("largest near −1/ln a", abs(top + 1 / math.log(a)) <= 1)
+
+# %% [markdown]
+# Here the norm climbs to {glue:text}`recurrence-shear-size:.1f`, at $k =$
+# {glue:text}`recurrence-shear-top:.0f`, before it falls.
+#
+# **Without the hypotheses.** The bound uses $\max\tanh' = 1$ and a $W$ that shortens. Drop both:
+# let the recurrence be linear, $h_t = W h_{t-1} + U x_t$, and $W$ *orthogonal*, $W^\top W = I$. Then
+# all singular values are one, $D_s$ is gone, and
+#
+# $$
+# \Big\lVert \frac{\partial h_T}{\partial h_t}\, v \Big\rVert = \lVert W^k v \rVert = \lVert v \rVert
+# \quad \text{for every } v \text{ and } k :
+# $$ (eq-from-recurrence-orthogonal)
+#
+# nothing vanishes and nothing explodes, at any distance. It is a way to begin, and some networks are
+# initialised like that. But with $\tanh$ the factors $D_s$ are below one wherever a state is not
+# zero, and training moves $W$ where it likes.
+
+
+# %%
+def orthogonal(d, seed):
+    q, r = torch.linalg.qr(randn(d, d, seed=seed))
+    return q * r.diagonal().sign()
+
+
+Q, v = orthogonal(32, 15), randn(32, seed=16)
+for k in (1, 50, 500):
+    far = torch.linalg.matrix_power(Q, k) @ v
+    check("eq-from-recurrence-orthogonal", far.norm() / v.norm(), 1.0, atol=1e-11)
+
+# %% [markdown]
+# ### Step 5. How fast, in practice
+#
+# A bound is not an estimate. Torch begins with entries of $W$ drawn evenly from $\pm 1/\sqrt{d}$. The
+# largest singular value of such a matrix is above one. So {eq}`eq-from-recurrence-bound` promises
+# nothing, and yet the gradient vanishes. What does decide?
+#
+# Take a matrix $G$ and multiply it by a $W$ with independent entries of mean zero and variance
+# $s^2/d$. Entry $(a, b)$ of $W G$ is $\sum_c W_{ac} G_{cb}$, a sum of independent terms, so its
+# variance is $\frac{s^2}{d} \sum_c G_{cb}^2$. Multiply row $a$ by its factor $D_{aa}$, and sum the
+# squares of all entries ($\lVert \cdot \rVert_F^2$):
+#
+# $$
+# \mathbb{E}\, \lVert D W G \rVert_F^2
+# = s^2 \Big(\frac1d \sum_a D_{aa}^2 \Big)\, \lVert G \rVert_F^2 .
+# $$ (eq-from-recurrence-expected)
+#
+# If every step had a fresh $W$, each would multiply the norm by
+#
+# $$
+# r \approx s \cdot \sqrt{\operatorname{mean}\big((1 - h^2)^2\big)} .
+# $$ (eq-from-recurrence-rate)
+#
+# A recurrence has the same $W$ at each step, so this is an approximation. It is a good one for large
+# $d$, as the table shows. Torch's uniform numbers have the variance $1/(3d)$, so $s = 1/\sqrt3$; an
+# orthogonal matrix has rows of length one, so $s = 1$.
+
+# %%
+d, draws = 24, 4000
+G = randn(d, d, seed=17)
+D = torch.rand(d, generator=torch.Generator().manual_seed(18), dtype=double)
+W = randn(draws, d, d, seed=19) * 0.8 / math.sqrt(d)
+squares = (D[:, None] * (W @ G)).square().sum((1, 2))
+want = 0.8**2 * D.square().mean() * G.square().sum()
+error = squares.std() / math.sqrt(draws)
+check(
+    "eq-from-recurrence-expected",
+    squares.mean() / want,
+    1.0,
+    atol=float(5 * error / want),
+)
+
+# %%
+d, T, seeds = 64, 51, range(5)
+
+
+def torch_default(seed):
+    generator = torch.Generator().manual_seed(seed)
+    even = torch.rand(d, d, generator=generator, dtype=double)
+    return (2 * even - 1) / math.sqrt(d)
+
+
+starts = {
+    "torch's default": (torch_default, 1 / math.sqrt(3)),
+    "orthogonal × 0.9": (lambda seed: 0.9 * orthogonal(d, seed), 0.9),
+    "orthogonal": (lambda seed: orthogonal(d, seed), 1.0),
+    "orthogonal × 1.5": (lambda seed: 1.5 * orthogonal(d, seed), 1.5),
+    "orthogonal × 3": (lambda seed: 3.0 * orthogonal(d, seed), 3.0),
+}
+
+
+def measure(make, size):
+    """Norms at each distance (seeds, T − 1), σ_max, and rms of 1 − h²."""
+    sizes, sigma, slope = [], [], []
+    for seed in seeds:
+        W, U = make(seed), torch_default(100 + seed)
+        states = rnn(size * randn(T, d, seed=200 + seed), W, U, 0.0)
+        sizes.append(norm(steps_back(states, W)))
+        sigma.append(norm(W))
+        slope.append((1 - states[5:].square()).square().mean().sqrt())
+    return torch.stack(sizes), torch.stack(sigma), torch.stack(slope)
+
+
+print("norm of the gradient through 10 and 50 steps, d = 64, 5 seeds")
+print(f"{'':17}{'inputs':>7}{'σ_max':>7}{'10':>9}{'50':>9}{'rate':>7}{'est.':>6}")
+by_start = {}
+for name, (make, s) in starts.items():
+    for size in (1.0, 0.1):
+        sizes, sigma, slope = measure(make, size)
+        typical = sizes.log().mean(0).exp()  # (T − 1,), geometric means
+        rate = (typical[49] / typical[9]) ** (1 / 40)
+        estimate = s * slope.mean()
+        by_start[name, size] = sizes
+        print(
+            f"{name:17}{size:7}{sigma.mean():7.2f}{typical[9]:9.1e}"
+            f"{typical[49]:9.1e}{rate:7.3f}{estimate:6.2f}"
+        )
+        if s <= 1:
+            check("eq-from-recurrence-rate", rate, estimate, atol=0.05)
+default = by_start["torch's default", 1.0].log().mean(0).exp()
+glue("recurrence-default-10", default[9])
+glue("recurrence-default-50", default[49])
+check("σ_max above one, and still it vanishes", default[49] < 1e-12)
+quiet = by_start["orthogonal", 0.1].log().mean(0).exp()[49]
+loud = by_start["orthogonal", 1.0].log().mean(0).exp()[49]
+glue("recurrence-orthogonal-quiet", quiet)
+glue("recurrence-orthogonal-loud", loud)
+check("inputs decide too: small ones leave tanh nearly linear", quiet > 1e3 * loud)
+exploded = by_start["orthogonal × 3", 0.1].log().mean(0).exp()[49]
+glue("recurrence-exploded", exploded)
+check("and it can explode", exploded > 1e3)
+
+# %% tags=["hide-input"]
+fig, ax = plt.subplots(figsize=(4.6, 3.7))
+shown = [
+    ("torch's default", 1.0, "-", "query"),
+    ("orthogonal", 1.0, "--", "key"),
+    ("orthogonal", 0.1, ":", "value"),
+    ("orthogonal × 3", 1.0, "-.", "weights"),
+]
+distances = torch.arange(1, T)
+for name, size, style, color in shown:
+    sizes = by_start[name, size]
+    words = f"{name}, inputs {size:g}"
+    ax.plot(
+        distances,
+        sizes.log().mean(0).exp(),
+        style,
+        color=COLORS[color],
+        label=words,
+    )
+    ax.fill_between(
+        distances,
+        sizes.amin(0),
+        sizes.amax(0),
+        color=COLORS[color],
+        alpha=0.25,
+        linewidth=0,
+    )
+ax.set(yscale="log", xlabel="steps back", ylabel="norm of the gradient")
+fig.legend(loc="outside upper center", ncols=1)
+show_figure(
+    fig,
+    name="fig-from-recurrence-vanish",
+    caption="The norm of $\\partial h_T/\\partial h_{T-k}$ over the distance "
+    "$k$, before any training. Lines: geometric means; bands: all seeds. "
+    "Straight lines on this scale are exponentials.",
+    alt="A log chart over 50 steps. Torch's default falls straight to below "
+    "1e-15. Orthogonal weights fall to about 1e-6 with large inputs and "
+    "hardly fall with small ones. Three times orthogonal rises.",
+)
+
+# %% [markdown]
+# With torch's default weights and inputs of size one, {glue:text}`recurrence-default-10:.1e` of a
+# gradient is left after ten steps and {glue:text}`recurrence-default-50:.1e` after fifty
+# ({numref}`fig-from-recurrence-vanish`). In single precision, next to gradients from near words,
+# that is nothing. **All these numbers depend on how one begins**: on $W$, and on the size of the
+# inputs, because states far from zero make $1 - h^2$ small. Orthogonal weights leave
+# {glue:text}`recurrence-orthogonal-quiet:.2f` after fifty steps where inputs are small, and
+# {glue:text}`recurrence-orthogonal-loud:.1e` where they are of size one. Three times as large,
+# they make the gradient grow, to {glue:text}`recurrence-exploded:.1e`. For such matrices the
+# estimate is only an upper guide; states are then large and depend on $W$.
+#
+# Try it. The slider is the factor $\sigma$ on an orthogonal matrix, hence its singular value. The
+# *linear* recurrence keeps to a straight line with slope $\log_{10} \sigma$. With $\tanh$ the states
+# push back: large $\sigma$ makes large states, and those make small slopes.
+
+# %%
+places = torch.arange(1, 51)
+factors = [0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.35, 1.5, 1.75]
+factors += [2.0, 2.5, 3.0]
+
+
+def log_norms(factor, size):
+    rows = []
+    for seed in range(3):
+        W, U = factor * orthogonal(32, seed), randn(32, 32, seed=50 + seed)
+        x = size * randn(51, 32, seed=80 + seed)
+        states = rnn(x, W, U / math.sqrt(32), 0.0)
+        rows.append(norm(steps_back(states, W)).log10())
+    return torch.stack(rows).mean(0)
+
+
+curves = {
+    "tanh, inputs 1": torch.stack([log_norms(s, 1.0) for s in factors]),
+    "tanh, inputs 0.1": torch.stack([log_norms(s, 0.1) for s in factors]),
+    "linear": torch.stack([places * math.log10(s) for s in factors]),
+}
+CurveExplorer(
+    places,
+    factors,
+    curves,
+    references={"neither": torch.zeros(50)},
+    readouts={
+        "tanh, after 50 steps": [f"{10 ** c[-1]:.1e}" for c in curves["tanh, inputs 1"]],
+        "linear, after 50 steps": [f"{10 ** c[-1]:.1e}" for c in curves["linear"]],
+    },
+    parameter="σ",
+    x_name="steps back",
+    y_name="log₁₀ of the norm",
+    label="A gradient on its way back through a recurrence",
+    colors={
+        "tanh, inputs 1": "key",
+        "tanh, inputs 0.1": "value",
+        "linear": "query",
+    },
+    digits=2,
+    limits=(-16.0, 16.0),
+    value=1.0,
+    at=25,
+    name="recurrence-gradient",
+)
+check(
+    "linear: the slope is log σ",
+    curves["linear"][0],
+    torch.arange(1, 51, dtype=double) * math.log10(0.5),
+)
+
+# %% [markdown]
+# **Clipping.** Against explosion there is a plain remedy, by {cite:t}`pascanu2013` (algorithm 1).
+# Where the gradient $g$ of all parameters is longer than $c$, shorten it, and keep its direction:
+#
+# $$
+# g \leftarrow g \cdot \min\!\Big(1, \frac{c}{\lVert g \rVert}\Big) .
+# $$ (eq-from-recurrence-clip)
+#
+# It does nothing against *vanishing*: what has been lost cannot be scaled back, since in the sum
+# over all distances the near words drown it. The training loop of this book clips at one.
+
+# %%
+for size in (0.01, 40.0):
+    parameters = [nn.Parameter(torch.zeros(3, 5)), nn.Parameter(torch.zeros(7))]
+    for seed, p in enumerate(parameters):
+        p.grad = size * randn(*p.shape, seed=20 + seed).float()
+    before = torch.cat([p.grad.flatten() for p in parameters])
+    nn.utils.clip_grad_norm_(parameters, 1.0)
+    after = torch.cat([p.grad.flatten() for p in parameters])
+    want = before * min(1.0, 1.0 / before.norm().item())
+    check("eq-from-recurrence-clip", after, want, atol=1e-6)
+
+# %% [markdown]
+# ### Step 6. The LSTM: add, don't multiply
+#
+# Against vanishing, {cite:t}`hochreiter1997` changed the cell. Beside the state $h$ it has a second
+# one, the *cell* $c$, and that is not rewritten but *added to*:
+#
+# $$
+# \begin{aligned}
+# i_t &= \sigma(W_i h_{t-1} + U_i x_t + b_i) &&\text{how much to write} \\
+# f_t &= \sigma(W_f h_{t-1} + U_f x_t + b_f) &&\text{how much to keep} \\
+# g_t &= \tanh(W_g h_{t-1} + U_g x_t + b_g) &&\text{what to write} \\
+# o_t &= \sigma(W_o h_{t-1} + U_o x_t + b_o) &&\text{how much to show} \\
+# c_t &= f_t \circ c_{t-1} + i_t \circ g_t \\
+# h_t &= o_t \circ \tanh(c_t) .
+# \end{aligned}
+# $$ (eq-from-recurrence-lstm)
+#
+# Here $\sigma(z) = 1/(1 + e^{-z})$ lies between zero and one, and $\circ$ multiplies entry by entry.
+# Each of $i, f, o$ is a *gate*: a tap for every entry. Torch stacks the four maps in the order $i,
+# f, g, o$. (The cell of 1997 had no $f$: it kept everything. The *forget gate* came with
+# {cite:t}`gers2000`, since a cell that only adds grows without end on a long text.)
+
+
+# %%
+def lstm_step(x, h, c, U, W, b):
+    """One step, the four maps stacked as in torch: U (4d, d_in), W (4d, d)."""
+    i, f, g, o = (U @ x + W @ h + b).chunk(4)
+    c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+    return o.sigmoid() * c.tanh(), c
+
+
+torch.manual_seed(3)
+theirs = nn.LSTM(5, 7, batch_first=True).double()
+U, W = theirs.weight_ih_l0, theirs.weight_hh_l0
+b = theirs.bias_ih_l0 + theirs.bias_hh_l0
+x, h, c = randn(11, 5, seed=21), torch.zeros(7).double(), torch.zeros(7).double()
+states = []
+for x_t in x:
+    h, c = lstm_step(x_t, h, c, U, W, b)
+    states.append(h)
+found, (last, cell) = theirs(x[None])
+check("eq-from-recurrence-lstm", torch.stack(states), found[0], atol=1e-14)
+check("and the cell at the end", c, cell[0, 0], atol=1e-14)
+
+# %% [markdown]
+# Now the derivative of one cell by the last. $c_{t-1}$ stands in $c_t$ twice: openly, in $f_t \circ
+# c_{t-1}$, and hidden, in the gates, through $h_{t-1} = o_{t-1} \circ \tanh c_{t-1}$. With $\sigma' =
+# \sigma(1 - \sigma)$, and $\operatorname{diag}$ left out where it is plain,
+#
+# $$
+# \frac{\partial c_t}{\partial c_{t-1}} = \underbrace{\operatorname{diag}(f_t)}_{\text{direct}}
+# + \underbrace{\big[\, c_{t-1} f_t (1 - f_t)\, W_f + g_t\, i_t (1 - i_t)\, W_i
+# + i_t (1 - g_t^2)\, W_g \,\big]\; o_{t-1} \big(1 - \tanh^2 c_{t-1}\big)}_{\text{indirect}} .
+# $$ (eq-from-recurrence-cell)
+#
+# (Inside the brackets each vector multiplies the rows of its matrix; the last one multiplies the
+# columns.) Much is written about the LSTM as if only the first term were there. The second is the
+# plain recurrence over again. The point is that the first one has no matrix: along it the gradient
+# of each entry is multiplied by its own forget gates, and by nothing else,
+#
+# $$
+# \Big( \prod_{s=t+1}^{T} \operatorname{diag}(f_s) \Big)_{aa} = \prod_{s=t+1}^{T} f_{s,a} .
+# $$ (eq-from-recurrence-direct)
+#
+# If the network keeps a tap open, $f = 1$, this is one over any distance. If nothing is said about
+# $f$, it is not. Suppose that $f = \sigma(b)$ at each step. After $k$ steps $\sigma(b)^k$ is left,
+# and half of it after
+#
+# $$
+# k_{1/2} = \frac{\ln 2}{-\ln \sigma(b)} = \frac{\ln 2}{\ln(1 + e^{-b})} \quad \text{steps.}
+# $$ (eq-from-recurrence-half-life)
+
+# %%
+first_cell, second = randn(7, seed=22), randn(7, seed=23)
+
+
+def next_cell(c):
+    """c_t from c_{t−1} alone, with h_{t−1} = o ∘ tanh(c_{t−1}) inside."""
+    return lstm_step(x[4], shown * c.tanh(), c, U, W, b)[1]
+
+
+shown = second.sigmoid()  # o_{t−1}
+h = shown * first_cell.tanh()
+i, f, g, _ = (U @ x[4] + W @ h + b).chunk(4)
+i, f, g = i.sigmoid(), f.sigmoid(), g.tanh()
+W_i, W_f, W_g, _ = W.chunk(4)
+direct = torch.diag(f)
+indirect = (
+    (first_cell * f * (1 - f))[:, None] * W_f
+    + (g * i * (1 - i))[:, None] * W_i
+    + (i * (1 - g**2))[:, None] * W_g
+) * (shown * (1 - first_cell.tanh() ** 2))
+true = torch.autograd.functional.jacobian(next_cell, first_cell)
+check("eq-from-recurrence-cell", direct + indirect, true)
+share = (norm(indirect) / norm(direct)).item()
+glue("recurrence-indirect", share)
+check("the indirect part is not nothing", share > 0.05)
+
+gates = torch.rand(9, 7, generator=torch.Generator().manual_seed(24)).double()
+c = randn(7, seed=25).requires_grad_()
+kept = c
+for f in gates:  # gates that do not look at the cell: the direct path alone
+    kept = f * kept + 0.3
+(grad,) = torch.autograd.grad(kept.sum(), c)
+check("eq-from-recurrence-direct", grad, gates.prod(0))
+print("forget bias b   σ(b)   half-life in steps   left after 50 steps")
+for bias in (0.0, 1.0, 2.0, 4.0):
+    keep = 1 / (1 + math.exp(-bias))
+    half = math.log(2) / math.log(1 + math.exp(-bias))
+    check("eq-from-recurrence-half-life", keep**half, 0.5)
+    print(f"{bias:13}{keep:7.3f}{half:21.1f}{keep**50:22.1e}")
+    glue(f"recurrence-half-{bias:.0f}", half)
+
+# %% [markdown]
+# In this example, with torch's first weights, the indirect part has
+# {glue:text}`recurrence-indirect:.2f` of the norm of the direct one. And the table says what an
+# LSTM remembers *before it has learned anything*: with the usual bias near zero its half-life is
+# {glue:text}`recurrence-half-0:.0f` step. It has the means to remember, and begins by forgetting.
+# That is why {cite:t}`gers2000` began with positive forget biases, and {cite:t}`jozefowicz2015`
+# found that a bias of one helps enough to close the gap to other cells. With one the half-life is
+# {glue:text}`recurrence-half-1:.1f` steps, with two {glue:text}`recurrence-half-2:.1f`, with four
+# {glue:text}`recurrence-half-4:.0f`.
+#
+# ### Step 7. Attention's gradient: a sum, not a product
+#
+# In {eq}`def-from-recurrence-attention` the word $x_j$ stands in $h_t$ itself. If we hold the weights
+# fixed for a moment,
+#
+# $$
+# \frac{\partial h_t}{\partial x_j}\bigg|_{a \text{ fixed}} = a_{tj}\, V .
+# $$ (eq-from-recurrence-attention-gradient)
+#
+# One factor, at any distance. (The weights depend on $x_j$ too and add a second term;
+# [chapter 2](02_attention) derives it. It has no product over distances either.) But nothing is for
+# free. The weights of a row sum to one, so over $t$ words
+#
+# $$
+# \frac1t \sum_{j=1}^{t} a_{tj} = \frac1t :
+# $$ (eq-from-recurrence-diluted)
+#
+# a gradient is *diluted* over the words, until training has made some weights large. It falls like
+# $1/t$ with the *length* of the text, and not at all with the *distance*: in plain attention the
+# farthest word is as near as the nearest. Which also means that it cannot tell them apart. That
+# is mended by position encodings ([chapter 4](04_sinusoidal_encoding)).
+
+# %%
+n, d = 13, 6
+x, V_map = randn(n, d, seed=26), randn(d, d, seed=27)
+query, key = randn(n, d, seed=28), randn(n, d, seed=29)
+_, weights = scaled_dot_product_attention(
+    query, key, x @ V_map.T, causal_mask(n, n), return_weights=True
+)
+
+
+def mix(x):
+    return weights @ (x @ V_map.T)
+
+
+J = torch.autograd.functional.jacobian(mix, x)  # (n, d, n, d)
+want = torch.einsum("tj,ab->tajb", weights, V_map)
+check("eq-from-recurrence-attention-gradient", J, want)
+lengths = torch.arange(1, n + 1)
+check("eq-from-recurrence-diluted", weights.sum(-1) / lengths, 1 / lengths.double())
+
+# %% [markdown]
+# All four on one scale: the norm of the derivative of the last output by the word $k$ places back,
+# before training, as a share of that by the last word but one.
+
+
+# %%
+def by_distance(make, T=51, d=32, seeds=range(5)):
+    """‖∂(last output)/∂x_{T−k}‖ for k = 0 … T − 1, one row a seed."""
+    rows = []
+    for seed in seeds:
+        torch.manual_seed(seed)
+        layer = make(d)
+        J = torch.autograd.functional.jacobian(
+            lambda x, layer=layer: layer(x[None])[0, -1],
+            randn(T, d, seed=300 + seed),
+        )  # (d, T, d)
+        rows.append(J.square().sum((0, 2)).sqrt().flip(0))
+    return torch.stack(rows)
+
+
+def an_rnn(d):
+    body = nn.RNN(d, d, batch_first=True).double()
+    return lambda x: body(x)[0]
+
+
+def an_lstm(d, forget_bias=None):
+    body = nn.LSTM(d, d, batch_first=True).double()
+    if forget_bias is not None:
+        with torch.no_grad():
+            body.bias_ih_l0[d : 2 * d] = forget_bias
+            body.bias_hh_l0[d : 2 * d] = 0.0
+    return lambda x: body(x)[0]
+
+
+def some_convolutions(d):
+    return CausalConvolutions(d).double()
+
+
+def some_attention(d):
+    attend = MultiHeadAttention(d, 4).double()
+    return lambda x: attend(x, causal=True)
+
+
+kinds = {
+    "RNN": an_rnn,
+    "LSTM": an_lstm,
+    "LSTM, forget bias 4": lambda d: an_lstm(d, 4.0),
+    "dilated convolutions": some_convolutions,
+    "attention": some_attention,
+}
+far = {name: by_distance(make) for name, make in kinds.items()}
+ratio = {name: g / g[:, 1:2] for name, g in far.items()}
+print("share of the gradient at distance 1, geometric mean of 5 seeds")
+print(f"{'':22}{'10':>10}{'30':>10}{'50':>10}")
+for name, r in ratio.items():
+    typical = r.log().mean(0).exp()
+    print(f"{name:22}" + "".join(f"{typical[k]:10.1e}" for k in (10, 30, 50)))
+    for k in (10, 50):
+        glue(f"recurrence-ratio-{name.split()[0]}-{len(name)}-{k}", typical[k])
+check("RNN: gone", ratio["RNN"][:, 50].max() < 1e-10)
+check("LSTM: gone too, more slowly", ratio["LSTM"][:, 50].max() < 1e-5)
+check(
+    "an open forget gate keeps some",
+    ratio["LSTM, forget bias 4"][:, 50].min() > 0.01,
+)
+check(
+    "convolutions: exactly zero beyond the receptive field",
+    far["dilated convolutions"][:, CausalConvolutions(4).receptive_field :],
+    0.0,
+    atol=0,
+)
+near_far = ratio["attention"][:, [10, 50]].log().mean(0).exp()
+check("attention: the same at any distance", bool((near_far - 1).abs().max() < 0.4))
+
+# %% tags=["hide-input"]
+fig, ax = plt.subplots(figsize=(4.8, 4.1))
+looks = ["-", "--", "-.", (0, (2, 1)), ":"]
+for (name, r), style, color in zip(
+    ratio.items(), looks, ["query", "key", "weights", "value", "output"], strict=True
+):
+    typical = r[:, 1:].log().mean(0).exp()
+    seen = typical > 0
+    ax.plot(
+        torch.arange(1, 51)[seen],
+        typical[seen],
+        linestyle=style,
+        color=COLORS[color],
+        label=name,
+    )
+ax.set(
+    yscale="log",
+    xlabel="distance $k$",
+    ylabel="gradient, share of that at $k = 1$",
+    ylim=(1e-20, 100),
+)
+fig.legend(loc="outside upper center", ncols=2)
+show_figure(
+    fig,
+    name="fig-from-recurrence-distance",
+    caption="How much of a gradient reaches the word $k$ places back, before "
+    "training (geometric means over seeds). The recurrences fall "
+    "exponentially, convolutions end at their receptive field, attention "
+    "stays level.",
+    alt="A log chart over distances 1 to 50. RNN falls steepest, LSTM about "
+    "half as steep, LSTM with an open forget gate slowly; dilated "
+    "convolutions end at 30; attention is flat at one.",
+)
+
+# %% [markdown]
+# {numref}`fig-from-recurrence-distance` is the chapter in one picture. At distance fifty the RNN
+# has {glue:text}`recurrence-ratio-RNN-3-50:.0e` of what it has at distance one (and
+# {glue:text}`recurrence-ratio-RNN-3-10:.1e` at ten), the LSTM
+# {glue:text}`recurrence-ratio-LSTM-4-50:.0e` ({glue:text}`recurrence-ratio-LSTM-4-10:.1e`), with
+# open forget gates {glue:text}`recurrence-ratio-LSTM,-19-50:.2f`
+# ({glue:text}`recurrence-ratio-LSTM,-19-10:.2f`). Attention has
+# {glue:text}`recurrence-ratio-attention-9-50:.2f` ({glue:text}`recurrence-ratio-attention-9-10:.2f`).
+# These are networks that have learned nothing. A trained LSTM can open its gates where it needs
+# to; but to learn that it needs to, a gradient has to get there.
