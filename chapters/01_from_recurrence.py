@@ -977,6 +977,7 @@ for bias in (0.0, 1.0, 2.0, 4.0):
     check("eq-from-recurrence-half-life", keep**half, 0.5)
     print(f"{bias:13}{keep:7.3f}{half:21.1f}{keep**50:22.1e}")
     glue(f"recurrence-half-{bias:.0f}", half)
+glue("recurrence-open-direct", keep**50)
 
 # %% [markdown]
 # In this example, with torch's first weights, the indirect part has
@@ -1079,9 +1080,12 @@ kinds = {
     "dilated convolutions": some_convolutions,
     "attention": some_attention,
 }
-far = {name: by_distance(make) for name, make in kinds.items()}
+far = {
+    name: by_distance(make, seeds=range(25 if name == "attention" else 5))
+    for name, make in kinds.items()
+}
 ratio = {name: g / g[:, 1:2] for name, g in far.items()}
-print("share of the gradient at distance 1, geometric mean of 5 seeds")
+print("share of the gradient at distance 1, geometric means over seeds")
 print(f"{'':22}{'10':>10}{'30':>10}{'50':>10}")
 for name, r in ratio.items():
     typical = r.log().mean(0).exp()
@@ -1101,8 +1105,8 @@ check(
     0.0,
     atol=0,
 )
-near_far = ratio["attention"][:, [10, 50]].log().mean(0).exp()
-check("attention: the same at any distance", bool((near_far - 1).abs().max() < 0.4))
+level = ratio["attention"][:, 1:].log().mean(0).exp()  # (50,)
+check("attention: level", bool(0.6 < level.min() and level.max() < 1.6))
 
 # %% tags=["hide-input"]
 fig, ax = plt.subplots(figsize=(4.8, 4.1))
@@ -1133,8 +1137,8 @@ show_figure(
     "training (geometric means over seeds). The recurrences fall "
     "exponentially, convolutions end at their receptive field, attention "
     "stays level.",
-    alt="A log chart over distances 1 to 50. RNN falls steepest, LSTM about "
-    "half as steep, LSTM with an open forget gate slowly; dilated "
+    alt="A log chart over distances 1 to 50. RNN falls steepest, LSTM less "
+    "steep, LSTM with an open forget gate stays near one; dilated "
     "convolutions end at 30; attention is flat at one.",
 )
 
@@ -1146,5 +1150,343 @@ show_figure(
 # open forget gates {glue:text}`recurrence-ratio-open-50:.2f`
 # ({glue:text}`recurrence-ratio-open-10:.2f`). Attention has
 # {glue:text}`recurrence-ratio-attention-50:.2f` ({glue:text}`recurrence-ratio-attention-10:.2f`).
-# These are networks that have learned nothing. A trained LSTM can open its gates where it needs
-# to; but to learn that it needs to, a gradient has to get there.
+# (The open LSTM has even more than its direct path alone would keep, {glue:text}`recurrence-open-direct:.2f`
+# at fifty: the indirect part adds to it.) These are networks that have learned nothing. A trained
+# LSTM can open its gates where it needs to; but to learn that it needs to, a gradient has to get
+# there.
+
+# %% [markdown]
+# ### Step 8. What it costs
+#
+# Count multiplications, each with its addition, for one layer over $n$ words. A $d \times d$ matrix
+# times a vector takes $d^2$. Then
+#
+# $$
+# \begin{aligned}
+# \text{recurrence:} \quad & \underbrace{n d^2}_{W h_{t-1}} + \underbrace{n d^2}_{U x_t}
+# &\qquad \text{LSTM:} \quad & 4\,(n d^2 + n d^2) \\
+# \text{convolution:} \quad & k\, n d^2
+# &\qquad \text{attention:} \quad & \underbrace{4\, n d^2}_{\text{maps}}
+# + \underbrace{n^2 d}_{\text{scores}} + \underbrace{n^2 d}_{\text{mixing}} .
+# \end{aligned}
+# $$ (eq-from-recurrence-cost)
+#
+# Attention's four maps make queries, keys, values and the output. Its scores are $n^2$ dot products
+# of length $d$; mixing takes, for each of $n$ words, $n$ vectors of length $d$. Now compare what is
+# peculiar to each: $2n^2d$ for looking at all pairs, against $nd^2$ for handing the state on:
+#
+# $$
+# \frac{2 n^2 d}{n d^2} = \frac{2n}{d} .
+# $$ (eq-from-recurrence-ratio)
+#
+# Without the constant this is the paper's comparison, $n^2 d$ against $n d^2$: attention is cheaper
+# where $n < d$. With it, where $n < d/2$. Count *whole layers*, and the answer is another one again,
+# and depends on which recurrence:
+#
+# $$
+# \frac{\text{attention}}{\text{RNN}} = \frac{4nd^2 + 2n^2d}{2nd^2} = 2 + \frac{n}{d} , \qquad
+# \frac{\text{attention}}{\text{LSTM}} = \frac{4nd^2 + 2n^2d}{8nd^2} = \frac12 + \frac{n}{4d} .
+# $$ (eq-from-recurrence-layers-ratio)
+#
+# A plain recurrence is always cheaper than attention; an LSTM is dearer up to $n = 2d$. What no
+# constant changes is the trend: attention grows with the *square* of the length.
+
+
+# %%
+def one(n, d, seed=0):
+    """A sentence of n words of length d, and one layer of each kind."""
+    torch.manual_seed(seed)
+    x = torch.randn(1, n, d)
+    attend = MultiHeadAttention(d, 4)
+    layers = {
+        "recurrence": nn.RNN(d, d, batch_first=True),
+        "LSTM": nn.LSTM(d, d, batch_first=True),
+        "convolution": nn.Conv1d(d, d, 3, padding=1),
+        "attention": attend,
+    }
+    return x, layers
+
+
+def counted(n, d):
+    """Multiplications that torch's counter finds in a pass forwards."""
+    x, layers = one(n, d)
+    found = {}
+    # the fused LSTM of CPUs is unknown to the counter: use the plain one
+    with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False):
+        for name, layer in layers.items():
+            given = x.mT if name == "convolution" else x
+            found[name] = flops(layer, given) / 2  # it counts × and + each
+    return found
+
+
+for n, d in [(10, 64), (70, 32)]:
+    found = counted(n, d)
+    want = {
+        "recurrence": 2 * n * d**2,
+        "LSTM": 8 * n * d**2,
+        "convolution": 3 * n * d**2,
+        "attention": 4 * n * d**2 + 2 * n**2 * d,
+    }
+    for name in want:
+        check("eq-from-recurrence-cost", found[name], want[name])
+    check(
+        "eq-from-recurrence-layers-ratio",
+        [
+            found["attention"] / found["recurrence"],
+            found["attention"] / found["LSTM"],
+        ],
+        [2 + n / d, 0.5 + n / (4 * d)],
+    )
+
+
+def pairs_cost(n, d):
+    """Scores and mixing alone, counted."""
+    q = torch.empty(n, d, device="meta")
+    return flops(lambda q: (q @ q.mT) @ q, q) / 2
+
+
+def state_cost(n, d):
+    """W h, n times, counted."""
+    W, h = torch.empty(d, d, device="meta"), torch.empty(d, 1, device="meta")
+    return n * flops(lambda h: W @ h, h) / 2
+
+
+for n in (70, 256, 4096):
+    found = pairs_cost(n, 512) / state_cost(n, 512)
+    check("eq-from-recurrence-ratio", found, 2 * n / 512)
+    print(f"d = 512, n = {n:4}: 2n²d ÷ nd² = {found:6.2f}")
+    glue(f"recurrence-cost-{n}", found)
+
+# %% [markdown]
+# For a sentence of 70 words at $d = 512$, the quadratic part is
+# {glue:text}`recurrence-cost-70:.2f` of a recurrence; for a page of 256 it is
+# {glue:text}`recurrence-cost-256:.0f`; for a booklet of $2^{12} = 64^2$ words,
+# {glue:text}`recurrence-cost-4096:.0f` ({numref}`fig-from-recurrence-cost`).
+#
+# **Operations are not time.** A recurrence has to do its $n$ products one after the other, while
+# all products of attention, or of a convolution, can be done at once if the machine has the room.
+# So count also the longest *chain* of matrix products, each of which needs the one before. It can be
+# read off autograd's graph.
+
+# %%
+PRODUCTS = ("MmBackward", "AddmmBackward", "BmmBackward", "MvBackward", "Convol")
+
+
+def chain(output):
+    """The longest chain of matrix products that led to a tensor."""
+    depth, stack = {}, [output.grad_fn]
+    while stack:
+        node = stack[-1]
+        below = [f for f, _ in node.next_functions if f is not None]
+        open_ = [f for f in below if f not in depth]
+        if open_:
+            stack += open_
+            continue
+        stack.pop()
+        here = node.name().startswith(PRODUCTS)
+        depth[node] = max((depth[f] for f in below), default=0) + here
+    return depth[output.grad_fn]
+
+
+def lstm(x):
+    h = c = torch.zeros(x.shape[-1], dtype=double)
+    maps = [randn(4 * len(h), len(h), seed=s) / 8 for s in (30, 31)]
+    for x_t in x:
+        h, c = lstm_step(x_t, h, c, *maps, 0.0)
+    return h
+
+
+chains = {}
+print("longest chain of matrix products, one layer")
+print(f"{'n':>4}{'recurrence':>12}{'LSTM':>8}{'convolution':>13}{'attention':>11}")
+for n in (8, 16, 32):
+    x = randn(n, 6, seed=32).requires_grad_()
+    row = [recurrent(x), lstm(x), convolutions([1])(x), attention(x)]
+    chains[n] = [chain(output) for output in row]
+    print(f"{n:4}{chains[n][0]:12}{chains[n][1]:8}{chains[n][2]:13}{chains[n][3]:11}")
+check("recurrence: one more a word", chains[32][0] - chains[16][0], 16)
+check("LSTM: likewise", chains[32][1] - chains[16][1], 16)
+check("convolution and attention: constant", chains[8][2:], chains[32][2:])
+
+# %% [markdown]
+# Put together, this is Table 1 of the paper, with what we measured beside it. Its last row is
+# attention that looks at $r$ neighbours only, the subject of chapter 9.
+
+# %%
+n, r = 28, 7
+
+
+def layers_to_span(make, n):
+    """How many layers until the last output depends on the first input."""
+    layers = 1
+    while not depends(make(layers), n)[-1, 0]:
+        layers += 1
+    return layers
+
+
+def restricted(layers):
+    def stack(x):
+        for _ in range(layers):
+            x = x + attention(x, window=r)
+        return x
+
+    return stack
+
+
+spans = {
+    "one by one": layers_to_span(lambda L: convolutions([1] * L), n),
+    "dilated": layers_to_span(lambda L: convolutions([3**i for i in range(L)]), n),
+    "restricted": layers_to_span(restricted, n),
+}
+print("n = 28, k = 3, r = 7           layer's cost  in a row        path")
+print("                               paper        paper here   paper    here")
+for name, cost, row, here, path, span in [
+    ("self-attention", "n²d", "O(1)", chains[32][3], "O(1)", 1),
+    ("recurrent", "nd²", "O(n)", chains[32][0], "O(n)", states_on_the_way(27, 0, 28)),
+    ("convolution, dilated", "knd²", "O(1)", chains[32][2], "O(log n)", spans["dilated"]),
+    ("convolution, contiguous", "knd²", "O(1)", chains[32][2], "O(n/k)", spans["one by one"]),
+    ("self-attention, r", "rnd", "O(1)", chains[32][3], "O(n/r)", spans["restricted"]),
+]:
+    print(f"{name:31}{cost:13}{row:7}{here:4}   {path:9}{span:4}")
+check("contiguous: ⌈27/2⌉ layers", spans["one by one"], math.ceil(27 / 2))
+check("dilated: ⌈log₃ 28⌉ layers", spans["dilated"], math.ceil(math.log(28, 3)))
+check("restricted: ⌈27/6⌉ layers", spans["restricted"], math.ceil(27 / (r - 1)))
+check("recurrent: 27 states", states_on_the_way(27, 0, 28), 27)
+
+# %% [markdown]
+# (“In a row” is measured at $n = 32$. The paper's log is to the base $k$. Our restricted attention
+# looks back only, so each layer adds $r - 1$.)
+#
+# And the clock? We time one layer forwards, on the machine that made this page. A timing belongs to
+# its machine; on a GPU, which does thousands of products at once, it would look different.
+
+# %% tags=["nbval-ignore-output"]
+seconds = {}
+with torch.no_grad():
+    for n in (16, 64, 256, 1024):
+        x, layers = one(n, 256)
+        runs = [
+            lambda layer=layer, x=x, name=name: (
+                layer(x.mT if name == "convolution" else x)
+            )
+            for name, layer in layers.items()
+        ]
+        seconds[n] = dict(zip(layers, median_seconds(*runs, repeats=5), strict=True))
+print("milliseconds for one layer forwards, d = 256, one sentence")
+print(f"{'n':>5}" + "".join(f"{name:>13}" for name in seconds[16]))
+for n, row in seconds.items():
+    print(f"{n:5}" + "".join(f"{1000 * s:13.2f}" for s in row.values()))
+    ratio_rnn = row["attention"] / row["recurrence"]
+    glue(f"recurrence-time-{n}", ratio_rnn)
+    glue(f"recurrence-time-lstm-{n}", row["attention"] / row["LSTM"])
+
+# %% tags=["hide-input"]
+fig, ax = plt.subplots(figsize=(4.8, 3.9))
+ns = [2**e for e in range(4, 14)]
+d = 512
+for name, cost, style, color in [
+    ("$2n^2d$, pairs", [2 * n**2 * d for n in ns], "--", "key"),
+    ("$nd^2$, state", [n * d**2 for n in ns], "--", "query"),
+    ("attention", [4 * n * d**2 + 2 * n**2 * d for n in ns], "-", "key"),
+    ("LSTM", [8 * n * d**2 for n in ns], "-.", "weights"),
+    ("RNN", [2 * n * d**2 for n in ns], "-", "query"),
+    ("convolution", [3 * n * d**2 for n in ns], ":", "value"),
+]:
+    ax.plot(ns, cost, linestyle=style, color=COLORS[color], label=name)
+ax.plot(
+    [64, 256, 1024, 4096],
+    [pairs_cost(n, d) for n in (64, 256, 1024, 4096)],
+    "o",
+    color=COLORS["key"],
+    label="counted",
+)
+ax.set(
+    xscale="log",
+    yscale="log",
+    xlabel="length $n$",
+    ylabel="multiplications",
+)
+fig.legend(loc="outside upper center", ncols=3)
+show_figure(
+    fig,
+    name="fig-from-recurrence-cost",
+    caption="Multiplications of one layer over the length, for $d = 512$. "
+    "Dashed: the two terms of the paper's comparison, which cross at $n = "
+    "d/2$. The whole of attention meets the whole LSTM at $n = 2d$ only.",
+    alt="A log-log chart of cost over length. The quadratic pairs term crosses "
+    "the linear state term at n = 256. The whole attention layer lies above "
+    "the RNN everywhere and crosses the LSTM at n = 1024.",
+)
+
+# %% [markdown]
+# In the run that made this page, attention took {glue:text}`recurrence-time-64:.1f` times as long as
+# a plain recurrence at $n = 64$, and {glue:text}`recurrence-time-lstm-64:.1f` times as long as an
+# LSTM; at $n = 1024$ it was {glue:text}`recurrence-time-1024:.1f` and
+# {glue:text}`recurrence-time-lstm-1024:.1f`. **On one CPU core there is little to be gained by doing
+# things at once**, and a recurrence that has fewer operations is the faster one. A whole Transformer
+# layer adds a feed-forward part with eight more $nd^2$; an LSTM of the same width then wins at
+# $n = 64$ by the count, $8nd^2$ against $12nd^2 + 2n^2d$. “Attention is faster” is a statement about
+# machines that do many products at a time, and about texts that are not too long.
+#
+# ### Step 9. One vector for a whole sentence
+#
+# Translation brought it to a head. In 2014 two networks were put in a row: an *encoder* reads the
+# sentence of $n$ words, and its last state $c = h_n$ is handed to a *decoder*, which writes $m$ words
+# {cite}`sutskever2014,cho2014`. All that the decoder knows of the sentence is $c$. By the chain rule
+#
+# $$
+# \frac{\partial (y_1, \dots, y_m)}{\partial (x_1, \dots, x_n)} =
+# \underbrace{\frac{\partial (y_1, \dots, y_m)}{\partial c}}_{md \times d}\;
+# \underbrace{\frac{\partial c}{\partial (x_1, \dots, x_n)}}_{d \times nd}
+# \quad\Rightarrow\quad \operatorname{rank} \le d .
+# $$ (eq-from-recurrence-bottleneck)
+#
+# However long the sentence, the $md$ numbers that come out can react to it in $d$ independent ways
+# at most. {cite:t}`bahdanau2015` (§3) took the bottleneck away: for each word $s$ to be written, a
+# context of its own, a weighted mean of *all* states,
+#
+# $$
+# c_s = \sum_{j=1}^{n} a_{sj}\, h_j , \qquad a_{s1} + \dots + a_{sn} = 1 ,
+# $$ (def-from-recurrence-context)
+#
+# with weights computed from the decoder's state and each $h_j$. That was the first attention. The
+# recurrence was still there, below it. Three years later {cite:t}`vaswani2017` left the recurrence
+# out.
+
+# %%
+n, m, d = 12, 5, 4
+W, U, V_map = (randn(d, d, seed=s) / math.sqrt(d) for s in (33, 34, 35))
+x, start_of_decoder = randn(n, d, seed=36), randn(d, seed=37)
+
+
+def translate(x, attend):
+    """m target states from a source x (n, d)."""
+    source = rnn(x, W, U, 0.0)  # (n, d)
+    y, written, contexts = start_of_decoder, [], []
+    for _ in range(m):
+        if attend:
+            c = scaled_dot_product_attention(3 * y[None], source, source)[0]
+        else:
+            c = source[-1]  # the same at every step
+        y = torch.tanh(W @ y + V_map @ c)
+        written.append(y)
+        contexts.append(c)
+    return torch.stack(written), torch.stack(contexts)
+
+
+ranks = {}
+for attend in (False, True):
+    J = torch.autograd.functional.jacobian(
+        lambda x, attend=attend: translate(x, attend)[0], x
+    ).reshape(m * d, n * d)
+    ranks[attend] = int(torch.linalg.matrix_rank(J, rtol=1e-12))
+print(f"ways in which {m * d} outputs react to {n * d} inputs:")
+print(f"one vector {ranks[False]}, attention {ranks[True]}")
+check("eq-from-recurrence-bottleneck", ranks[False], d)
+check("attention is not bound by d", ranks[True] > d)
+
+# %% [markdown]
+# ## From scratch
+#
+# Everything so far, with numbers for a napkin: $d = 1$, so that matrices are numbers. Let $w = 0.5$,
+# $u = 1$, no bias, and the input one followed by zeros.
