@@ -128,8 +128,8 @@ def width_for(kind: str, vocab_size: int, parameters: int) -> int:
     best = min(found, key=lambda width: abs(found[width] - parameters))
     if abs(found[best] - parameters) > 0.03 * parameters:
         raise ValueError(
-            f"parameters: expected a number within 3 % of a {kind} model's, as {found[best]}, "
-            f"got {parameters}"
+            f"parameters: expected a number within 3 % of what a width gives {kind}, as "
+            f"{found[best]}, got {parameters}"
         )
     return best
 

@@ -2,9 +2,10 @@
 
 import matplotlib.pyplot as plt
 import pytest
-from matplotlib.patches import Rectangle
+from matplotlib.colors import to_hex
+from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
 
-from lib.teaching.diagrams import Matrix, matrix_products
+from lib.teaching.diagrams import Matrix, matrix_products, network
 
 LEFT = Matrix("A", "m", "k", 2.0, 1.0, "#0072B2")
 RIGHT = Matrix("B", "k", "n", 1.0, 3.0, "#D55E00")
@@ -54,8 +55,7 @@ def arrows(ax):
     return [patch for patch in ax.patches if isinstance(patch, FancyArrowPatch)]
 
 
-def test_a_network_has_a_circle_and_a_name_for_each_node_and_an_arrow_for_each_edge():
-    fig, ax = new_figure()
+def test_a_network_has_a_circle_and_a_name_for_each_node_and_an_arrow_for_each_edge(ax):
     rows = [["a", "b"], ["h_1", "h_2", "h_3"]]
     network(ax, rows, [((0, 0), (1, 0)), ((1, 0), (1, 2))], path=[(1, 0), (1, 2)], color="#D55E00")
     circles = [patch for patch in ax.patches if isinstance(patch, Circle)]
@@ -78,7 +78,6 @@ def test_a_network_has_a_circle_and_a_name_for_each_node_and_an_arrow_for_each_e
         ([((0, 0), (1, 0))], [(1, 0), (0, 0)], r"path: expected steps along edges, got \(1, 0\)"),
     ],
 )
-def test_a_network_draws_no_way_that_is_not_there(edges, path, message):
-    _, ax = new_figure()
+def test_a_network_draws_no_way_that_is_not_there(ax, edges, path, message):
     with pytest.raises(ValueError, match=message):
         network(ax, [["a", "b"], ["c", "d"]], edges, path=path)

@@ -82,7 +82,7 @@ def test_widths_for_equal_parameters(kind):
 
 def test_a_number_of_parameters_between_two_widths_is_refused():
     low, high = (count(SequenceModel("attention", 17, width)) for width in (8, 12))
-    with pytest.raises(ValueError, match=r"within 3 % of a attention model's, as \d+, got"):
+    with pytest.raises(ValueError, match=r"within 3 % of what a width gives attention, as \d+"):
         width_for("attention", 17, (low + high) // 2)
 
 
