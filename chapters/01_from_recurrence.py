@@ -410,7 +410,7 @@ def convolutions(dilations, kernel=3, d=6):
 
 
 def attention(x, window=None):
-    """Causal self-attention with random maps; `window`: how far back, if not all."""
+    """Causal self-attention with random maps; at most `window` keys."""
     d = x.shape[-1]
     q, key, v = (x @ randn(d, d, seed=s) / math.sqrt(d) for s in (8, 9, 10))
     mask = causal_mask(len(x), len(x))
@@ -562,7 +562,9 @@ for scale in (0.3, 1.0, 3.0):
     found = steps_back(rnn(x, scale * W, U, b), scale * W)
     sizes = torch.stack([norm(p) for p in found])
     bound = norm(scale * W) ** torch.arange(1, T)
-    check("eq-from-recurrence-bound", bool((sizes <= bound * (1 + 1e-12)).all()))
+    check(
+        "eq-from-recurrence-bound", bool((sizes <= bound * (1 + 1e-12)).all())
+    )
 wrong_order = W @ torch.diag(1 - states[-1].square())
 check("W D is not D W", (wrong_order - products[0]).abs().max() > 0.01)
 
@@ -635,7 +637,9 @@ def orthogonal(d, seed):
 Q, v = orthogonal(32, 15), randn(32, seed=16)
 for k in (1, 50, 500):
     far = torch.linalg.matrix_power(Q, k) @ v
-    check("eq-from-recurrence-orthogonal", far.norm() / v.norm(), 1.0, atol=1e-11)
+    check(
+        "eq-from-recurrence-orthogonal", far.norm() / v.norm(), 1.0, atol=1e-11
+    )
 
 # %% [markdown]
 # ### Step 5. How fast, in practice
@@ -711,7 +715,9 @@ def measure(make, size):
 
 
 print("norm of the gradient through 10 and 50 steps, d = 64, 5 seeds")
-print(f"{'':17}{'inputs':>7}{'σ_max':>7}{'10':>9}{'50':>9}{'rate':>7}{'est.':>6}")
+print(
+    f"{'':17}{'inputs':>7}{'σ_max':>7}{'10':>9}{'50':>9}{'rate':>7}{'est.':>6}"
+)
 by_start = {}
 for name, (make, s) in starts.items():
     for size in (1.0, 0.1):
@@ -733,7 +739,9 @@ quiet = by_start["orthogonal", 0.1].log().mean(0).exp()[49]
 loud = by_start["orthogonal", 1.0].log().mean(0).exp()[49]
 glue("recurrence-orthogonal-quiet", quiet)
 glue("recurrence-orthogonal-loud", loud)
-check("inputs decide too: small ones leave tanh nearly linear", quiet > 1e3 * loud)
+check(
+    "inputs decide too: small ones leave tanh nearly linear", quiet > 1e3 * loud
+)
 exploded = by_start["orthogonal × 3", 0.1].log().mean(0).exp()[49]
 glue("recurrence-exploded", exploded)
 check("and it can explode", exploded > 1e3)
@@ -820,8 +828,12 @@ CurveExplorer(
     curves,
     references={"neither": torch.zeros(50)},
     readouts={
-        "tanh, after 50 steps": [f"{10 ** c[-1]:.1e}" for c in curves["tanh, inputs 1"]],
-        "linear, after 50 steps": [f"{10 ** c[-1]:.1e}" for c in curves["linear"]],
+        "tanh, after 50 steps": [
+            f"{10 ** c[-1]:.1e}" for c in curves["tanh, inputs 1"]
+        ],
+        "linear, after 50 steps": [
+            f"{10 ** c[-1]:.1e}" for c in curves["linear"]
+        ],
     },
     parameter="σ",
     x_name="steps back",
@@ -901,7 +913,11 @@ torch.manual_seed(3)
 theirs = nn.LSTM(5, 7, batch_first=True).double()
 U, W = theirs.weight_ih_l0, theirs.weight_hh_l0
 b = theirs.bias_ih_l0 + theirs.bias_hh_l0
-x, h, c = randn(11, 5, seed=21), torch.zeros(7).double(), torch.zeros(7).double()
+x, h, c = (
+    randn(11, 5, seed=21),
+    torch.zeros(7).double(),
+    torch.zeros(7).double(),
+)
 states = []
 for x_t in x:
     h, c = lstm_step(x_t, h, c, U, W, b)
@@ -1029,7 +1045,11 @@ J = torch.autograd.functional.jacobian(mix, x)  # (n, d, n, d)
 want = torch.einsum("tj,ab->tajb", weights, V_map)
 check("eq-from-recurrence-attention-gradient", J, want)
 lengths = torch.arange(1, n + 1)
-check("eq-from-recurrence-diluted", weights.sum(-1) / lengths, 1 / lengths.double())
+check(
+    "eq-from-recurrence-diluted",
+    weights.sum(-1) / lengths,
+    1 / lengths.double(),
+)
 
 # %% [markdown]
 # All four on one scale: the norm of the derivative of the last output by the word $k$ places back,
@@ -1093,7 +1113,10 @@ for name, r in ratio.items():
     print(f"{name:22}" + "".join(f"{typical[k]:10.1e}" for k in (10, 30, 50)))
     short = {"LSTM, forget bias 4": "open", "RNN": "rnn", "LSTM": "lstm"}
     for k in (10, 50):
-        glue(f"recurrence-ratio-{short.get(name, name.split()[-1])}-{k}", typical[k])
+        glue(
+            f"recurrence-ratio-{short.get(name, name.split()[-1])}-{k}",
+            typical[k],
+        )
 check("RNN: gone", ratio["RNN"][:, 50].max() < 1e-10)
 check("LSTM: gone too, more slowly", ratio["LSTM"][:, 50].max() < 1e-5)
 check(
@@ -1113,7 +1136,10 @@ check("attention: level", bool(level.min() > 0.6 and level.max() < 1.6))
 fig, ax = plt.subplots(figsize=(4.8, 4.1))
 looks = ["-", "--", "-.", (0, (2, 1)), ":"]
 for (name, r), style, color in zip(
-    ratio.items(), looks, ["query", "key", "weights", "value", "output"], strict=True
+    ratio.items(),
+    looks,
+    ["query", "key", "weights", "value", "output"],
+    strict=True,
 ):
     typical = r[:, 1:].log().mean(0).exp()
     seen = typical > 0
@@ -1261,7 +1287,7 @@ for n in (70, 256, 4096):
 
 # %% [markdown]
 # For a sentence of 70 words at $d = 512$, the quadratic part is
-# {glue:text}`recurrence-cost-70:.2f` of a recurrence; for a page of 256 it is
+# {glue:text}`recurrence-cost-70:.2f` of a recurrence; for $n = d/2$ it is
 # {glue:text}`recurrence-cost-256:.0f`; for a booklet of $2^{12} = 64^2$ words,
 # {glue:text}`recurrence-cost-4096:.0f` ({numref}`fig-from-recurrence-cost`).
 #
@@ -1271,7 +1297,13 @@ for n in (70, 256, 4096):
 # read off autograd's graph.
 
 # %%
-PRODUCTS = ("MmBackward", "AddmmBackward", "BmmBackward", "MvBackward", "Convol")
+PRODUCTS = (
+    "MmBackward",
+    "AddmmBackward",
+    "BmmBackward",
+    "MvBackward",
+    "Convol",
+)
 
 
 def chain(output):
@@ -1300,12 +1332,16 @@ def lstm(x):
 
 chains = {}
 print("longest chain of matrix products, one layer")
-print(f"{'n':>4}{'recurrence':>12}{'LSTM':>8}{'convolution':>13}{'attention':>11}")
+print(
+    f"{'n':>4}{'recurrence':>12}{'LSTM':>8}{'convolution':>13}{'attention':>11}"
+)
 for n in (8, 16, 32):
     x = randn(n, 6, seed=32).requires_grad_()
     row = [recurrent(x), lstm(x), convolutions([1])(x), attention(x)]
     chains[n] = [chain(output) for output in row]
-    print(f"{n:4}{chains[n][0]:12}{chains[n][1]:8}{chains[n][2]:13}{chains[n][3]:11}")
+    print(
+        f"{n:4}{chains[n][0]:12}{chains[n][1]:8}{chains[n][2]:13}{chains[n][3]:11}"
+    )
 check("recurrence: one more a word", chains[32][0] - chains[16][0], 16)
 check("LSTM: likewise", chains[32][1] - chains[16][1], 16)
 check("convolution and attention: constant", chains[8][2:], chains[32][2:])
@@ -1337,17 +1373,47 @@ def restricted(layers):
 
 spans = {
     "one by one": layers_to_span(lambda L: convolutions([1] * L), n),
-    "dilated": layers_to_span(lambda L: convolutions([3**i for i in range(L)]), n),
+    "dilated": layers_to_span(
+        lambda L: convolutions([3**i for i in range(L)]), n
+    ),
     "restricted": layers_to_span(restricted, n),
 }
 print("n = 28, k = 3, r = 7           layer's cost  in a row        path")
 print("                               paper        paper here   paper    here")
 for name, cost, row, here, path, span in [
     ("self-attention", "n²d", "O(1)", chains[32][3], "O(1)", 1),
-    ("recurrent", "nd²", "O(n)", chains[32][0], "O(n)", states_on_the_way(27, 0, 28)),
-    ("convolution, dilated", "knd²", "O(1)", chains[32][2], "O(log n)", spans["dilated"]),
-    ("convolution, contiguous", "knd²", "O(1)", chains[32][2], "O(n/k)", spans["one by one"]),
-    ("self-attention, r", "rnd", "O(1)", chains[32][3], "O(n/r)", spans["restricted"]),
+    (
+        "recurrent",
+        "nd²",
+        "O(n)",
+        chains[32][0],
+        "O(n)",
+        states_on_the_way(27, 0, 28),
+    ),
+    (
+        "convolution, dilated",
+        "knd²",
+        "O(1)",
+        chains[32][2],
+        "O(log n)",
+        spans["dilated"],
+    ),
+    (
+        "convolution, contiguous",
+        "knd²",
+        "O(1)",
+        chains[32][2],
+        "O(n/k)",
+        spans["one by one"],
+    ),
+    (
+        "self-attention, r",
+        "rnd",
+        "O(1)",
+        chains[32][3],
+        "O(n/r)",
+        spans["restricted"],
+    ),
 ]:
     print(f"{name:31}{cost:13}{row:7}{here:4}   {path:9}{span:4}")
 check("contiguous: ⌈27/2⌉ layers", spans["one by one"], math.ceil(27 / 2))
@@ -1369,12 +1435,14 @@ with torch.no_grad():
         x, layers = one(n, 256)
         layers["Transformer"] = EncoderLayer(256, 4, 1024).eval()
         runs = [
-            lambda layer=layer, x=x, name=name: (
-                layer(x.mT if name == "convolution" else x)
+            lambda layer=layer, x=x, name=name: layer(
+                x.mT if name == "convolution" else x
             )
             for name, layer in layers.items()
         ]
-        seconds[n] = dict(zip(layers, median_seconds(*runs, repeats=5), strict=True))
+        seconds[n] = dict(
+            zip(layers, median_seconds(*runs, repeats=5), strict=True)
+        )
 print("milliseconds for one layer forwards, d = 256, one sentence")
 print(f"{'n':>5}" + "".join(f"{name:>13}" for name in seconds[16]))
 for n, row in seconds.items():
@@ -1478,10 +1546,9 @@ def translate(x, attend):
     source = rnn(x, W, U, 0.0)  # (n, d)
     y, written, contexts = start_of_decoder, [], []
     for _ in range(m):
-        if attend:
+        c = source[-1]  # the same at every step …
+        if attend:  # … or a mixture for this one
             c = scaled_dot_product_attention(3 * y[None], source, source)[0]
-        else:
-            c = source[-1]  # the same at every step
         y = torch.tanh(W @ y + V_map @ c)
         written.append(y)
         contexts.append(c)
@@ -1502,7 +1569,7 @@ check("attention is not bound by d", ranks[True] > d)
 # %% [markdown]
 # ## From scratch
 #
-# Everything so far, with numbers for a napkin: $d = 1$, so that matrices are numbers. Let $w = 0.5$,
+# Everything so far, with numbers for a napkin: $d = 1$, so that matrices are numbers. Let $w = \frac12$,
 # $u = 1$, no bias, and the input one followed by zeros.
 
 
@@ -1543,15 +1610,25 @@ with torch.no_grad():
     cell.bias_hh_l0.zero_()
     cell.bias_ih_l0.zero_()
 x = torch.tensor(inputs, dtype=double)[None, :, None]
-check("by hand = nn.RNN", torch.tensor(states), cell(x)[0][0, :, 0].float(), atol=1e-7)
+check(
+    "by hand = nn.RNN",
+    torch.tensor(states),
+    cell(x)[0][0, :, 0].float(),
+    atol=1e-7,
+)
 slopes = [
     (states[3] - by_hand([math.atanh(states[0]) + e, 0, 0, 0])[0][3]) / -e
     for e in (1e-6,)
 ]
 nudge = gradients[0] * (1 - states[0] ** 2)
-check("the product is the slope that a nudge finds", slopes[0], nudge, atol=1e-6)
+check(
+    "the product is the slope that a nudge finds", slopes[0], nudge, atol=1e-6
+)
 flat = scaled_dot_product_attention(
-    torch.zeros(4, 1).double(), torch.zeros(4, 1).double(), x[0], causal_mask(4, 4)
+    torch.zeros(4, 1).double(),
+    torch.zeros(4, 1).double(),
+    x[0],
+    causal_mask(4, 4),
 )
 check("attention with equal weights", flat[:, 0], [1, 1 / 2, 1 / 3, 1 / 4])
 
@@ -1636,7 +1713,9 @@ text = topics_text(seed=0)
 vocabulary = CharacterVocabulary.from_text(text.train + text.validation)
 V = len(vocabulary)
 train_ids = vocabulary.encode(text.train).to(device)
-validation = consecutive_windows(vocabulary.encode(text.validation).to(device), 32)
+validation = consecutive_windows(
+    vocabulary.encode(text.validation).to(device), 32
+)
 frequency = torch.bincount(train_ids, minlength=V).double() / len(train_ids)
 seen = frequency[frequency > 0]
 entropy = -(seen * seen.log()).sum().item()  # what guessing by frequency costs
@@ -1666,7 +1745,11 @@ def train(kind, seed, steps=200, rate=1e-2):
 # %% tags=["nbval-ignore-output"]
 live_seeds = [0, 1, 2]
 live = {}
-jobs = [(kind, s) for kind in ("lstm", "convolution", "attention") for s in live_seeds]
+jobs = [
+    (kind, s)
+    for kind in ("lstm", "convolution", "attention")
+    for s in live_seeds
+]
 bar = Progress(jobs, label=f"training {len(jobs)} small models")
 for kind, seed in bar:
     live[kind, seed] = train(kind, seed)
@@ -1678,7 +1761,10 @@ for kind in ("lstm", "convolution", "attention"):
     losses = torch.tensor([live[kind, seed] for seed in live_seeds])
     print(f"{kind:12}{losses.mean():.2f} ± {losses.std():.2f}")
     glue(f"recurrence-live-{kind}", losses.mean())
-    check(f"{kind}: has learned more than frequencies", bool(losses.max() < entropy - 0.3))
+    check(
+        f"{kind}: has learned more than frequencies",
+        bool(losses.max() < entropy - 0.3),
+    )
 
 # %% [markdown]
 # After {glue:text}`recurrence-live-steps:.0f` steps, with about
@@ -1706,11 +1792,15 @@ names = {
 }
 length = settings["text"]["length"]
 print(f"windows of {length}, {settings['text']['steps']} steps, 3 seeds")
-print(f"{'':14}{'parameters':>11}{'rate':>7}{'nats a character':>18}{'ms a step':>11}")
+print(
+    f"{'':14}{'parameters':>11}{'rate':>7}{'nats a character':>18}{'ms a step':>11}"
+)
 reached = {}
 for kind, found in results["text"].items():
     losses = torch.tensor([one["loss"] for one in found["seeds"].values()])
-    speed = torch.tensor([one["milliseconds"] for one in found["seeds"].values()])
+    speed = torch.tensor(
+        [one["milliseconds"] for one in found["seeds"].values()]
+    )
     reached[kind] = losses
     print(
         f"{names[kind]:14}{found['model']['parameters']:11,}{found['rate']:7g}"
@@ -1720,10 +1810,11 @@ for kind, found in results["text"].items():
     glue(f"recurrence-text-{kind}-sd", losses.std())
     glue(f"recurrence-text-{kind}-ms", speed.median())
 sizes = [found["model"]["parameters"] for found in results["text"].values()]
-check("equal parameters, to 3 %", max(sizes) / min(sizes) < 1.03)
+check("the models are equally large, to 3 %", max(sizes) / min(sizes) < 1.03)
 check(
     "convolutions are best here, over all seeds",
-    reached["convolution"].max() < min(reached[k].min() for k in reached if k != "convolution"),
+    reached["convolution"].max()
+    < min(reached[k].min() for k in reached if k != "convolution"),
 )
 
 # %% tags=["hide-input"]
@@ -1739,7 +1830,9 @@ for kind, (style, color) in marks.items():
     curves_ = torch.tensor([one["by_position"] for one in seeds_])
     groups = torch.stack([c.mean(-1) for c in curves_.split(4, dim=1)], 1)
     middle = torch.arange(length).double().view(-1, 4).mean(-1)
-    ax.plot(middle, groups.mean(0), style, color=COLORS[color], label=names[kind])
+    ax.plot(
+        middle, groups.mean(0), style, color=COLORS[color], label=names[kind]
+    )
     ax.fill_between(
         middle,
         groups.amin(0),
@@ -1784,7 +1877,9 @@ for arm, found in results["recall"].items():
     for k in distances_:
         right = [one["accuracy"] for one in found[str(k)]["seeds"].values()]
         right = recalled[arm, k] = torch.tensor(right)
-        row.append(f"{right.mean():.2f} ({right.min():.2f} … {right.max():.2f})")
+        row.append(
+            f"{right.mean():.2f} ({right.min():.2f} … {right.max():.2f})"
+        )
     print(f"{names[arm]:21}" + "".join(f"{cell:>17}" for cell in row))
 glue("recurrence-recall-steps", steps_given)
 for k in distances_:
@@ -1793,9 +1888,13 @@ check(
     "convolutions: nothing beyond the receptive field",
     recalled["convolution", 75].max() < 0.25,
 )
-check("the plain LSTM: guesses at every distance", max(
-    recalled["lstm", k].max() for k in distances_) < 0.25)
-check("with open gates: all right at 10", recalled["lstm, open", 10].min() > 0.99)
+check(
+    "the plain LSTM: guesses at every distance",
+    max(recalled["lstm", k].max() for k in distances_) < 0.25,
+)
+check(
+    "with open gates: all right at 10", recalled["lstm, open", 10].min() > 0.99
+)
 field = CausalConvolutions(4).receptive_field
 glue("recurrence-field", field)
 for arm, short in [
@@ -1810,7 +1909,13 @@ for arm, short in [
 # %% tags=["hide-input"]
 fig, ax = plt.subplots(figsize=(4.8, 3.9))
 marks["lstm, open"] = ("-", "output")
-shapes = {"rnn": "o", "lstm": "s", "convolution": "^", "attention": "D", "lstm, open": "v"}
+shapes = {
+    "rnn": "o",
+    "lstm": "s",
+    "convolution": "^",
+    "attention": "D",
+    "lstm, open": "v",
+}
 for number, (arm, (style, color)) in enumerate(marks.items()):
     means = [recalled[arm, k].mean() for k in distances_]
     shift = 1.0 * (number - 2)  # apart, so that dots do not hide each other
@@ -1825,7 +1930,9 @@ for number, (arm, (style, color)) in enumerate(marks.items()):
             markerfacecolor="none",
         )
 ax.axhline(1 / 8, color=COLORS["reference"], linewidth=1)
-ax.set(xlabel="distance $k$", ylabel="share of letters recalled", ylim=(0, 1.05))
+ax.set(
+    xlabel="distance $k$", ylabel="share of letters recalled", ylim=(0, 1.05)
+)
 ax.set_xticks(distances_)
 fig.legend(loc="outside upper center", ncols=2)
 show_figure(
@@ -1937,10 +2044,17 @@ def by_the_formula(n, d):
 
 
 def the_budget_holds(plan):
-    found = {n: pairs_cost(n, 512) / state_cost(n, 512) for n in (70, 256, 4096)}
+    found = {
+        n: pairs_cost(n, 512) / state_cost(n, 512) for n in (70, 256, 4096)
+    }
     off = {n: abs(plan(n, 512) - ratio) for n, ratio in found.items()}
-    assert max(off.values()) < 1e-9, "attention ÷ recurrence, planned and counted: " + (
-        ", ".join(f"n = {n}: {plan(n, 512):.2f}, {found[n]:.2f}" for n in found)
+    assert max(off.values()) < 1e-9, (
+        "attention ÷ recurrence, planned and counted: "
+        + (
+            ", ".join(
+                f"n = {n}: {plan(n, 512):.2f}, {found[n]:.2f}" for n in found
+            )
+        )
     )
 
 
@@ -1964,7 +2078,9 @@ def contexts_of(attend):
 
 def the_context_follows(attend):
     spread = contexts_of(attend).std(0).mean().item()
-    assert spread > 1e-3, f"over {m} target steps the context varies by {spread:.0e}"
+    assert spread > 1e-3, (
+        f"over {m} target steps the context varies by {spread:.0e}"
+    )
     return spread
 
 

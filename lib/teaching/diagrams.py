@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from matplotlib.axes import Axes
 from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
@@ -86,7 +87,7 @@ def network(
         for node in (start, end):
             if node not in there:
                 raise ValueError(f"edges: expected nodes of the rows, got {node}")
-    steps = list(zip(path, path[1:], strict=False))
+    steps = list(pairwise(path))
     for step in steps:
         if step not in edges:
             raise ValueError(f"path: expected steps along edges, got {step[0]} to {step[1]}")

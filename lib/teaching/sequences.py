@@ -1,6 +1,6 @@
 """Four ways to let a position know what came before it, in one frame, at equal parameters.
 
-Chapter 01_from_recurrence trains them small; book/experiments/from_recurrence.py trains them longer.
+Chapter 01_from_recurrence trains them small, book/experiments/from_recurrence.py for longer.
 """
 
 from __future__ import annotations
@@ -144,8 +144,8 @@ def recall_batch(
     """Draw sequences (B, distance + 1) and the letters to be recalled at their ends (B,).
 
     The first id is a letter, 0 … letters − 1. Then come distance − 1 fillers, drawn from as many
-    other ids, letters … 2·letters − 1, and last a question mark, 2·letters. What is asked for is the
-    letter, `distance` positions back; the fillers say nothing of it. The vocabulary has
+    other ids, letters … 2·letters − 1, and last a question mark, 2·letters. What is asked for is
+    the letter, `distance` positions back; the fillers say nothing of it. The vocabulary has
     2·letters + 1 ids. ValueError if the distance is below one.
 
     >>> recall_batch(2, 3, torch.Generator().manual_seed(0))

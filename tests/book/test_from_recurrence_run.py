@@ -1,4 +1,4 @@
-"""The recorded run that chapter 01_from_recurrence shows: it is whole, and its command can be run."""
+"""The recorded run that chapter 01_from_recurrence shows: whole, and its command can be run."""
 
 import importlib.util
 import json
