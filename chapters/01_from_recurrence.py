@@ -1340,7 +1340,8 @@ for n in (8, 16, 32):
     row = [recurrent(x), lstm(x), convolutions([1])(x), attention(x)]
     chains[n] = [chain(output) for output in row]
     print(
-        f"{n:4}{chains[n][0]:12}{chains[n][1]:8}{chains[n][2]:13}{chains[n][3]:11}"
+        f"{n:4}"
+        + "".join(f"{c:{w}}" for c, w in zip(chains[n], (12, 8, 13, 11)))
     )
 check("recurrence: one more a word", chains[32][0] - chains[16][0], 16)
 check("LSTM: likewise", chains[32][1] - chains[16][1], 16)
@@ -1793,7 +1794,7 @@ names = {
 length = settings["text"]["length"]
 print(f"windows of {length}, {settings['text']['steps']} steps, 3 seeds")
 print(
-    f"{'':14}{'parameters':>11}{'rate':>7}{'nats a character':>18}{'ms a step':>11}"
+    f"{'':14}{'parameters':>11}{'rate':>7}{'nats a character':>18}{'ms/step':>9}"
 )
 reached = {}
 for kind, found in results["text"].items():
@@ -1804,7 +1805,7 @@ for kind, found in results["text"].items():
     reached[kind] = losses
     print(
         f"{names[kind]:14}{found['model']['parameters']:11,}{found['rate']:7g}"
-        f"{losses.mean():11.3f} ± {losses.std():.3f}{speed.median():11.1f}"
+        f"{losses.mean():11.3f} ± {losses.std():.3f}{speed.median():9.1f}"
     )
     glue(f"recurrence-text-{kind}", losses.mean())
     glue(f"recurrence-text-{kind}-sd", losses.std())

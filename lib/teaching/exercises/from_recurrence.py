@@ -86,7 +86,7 @@ def gradient(answer):
         (want.T, "its transpose"),
         (W * slopes[1], "W diag(1 − h²)"),
         (slopes[0][:, None] * W, "diag(1 − h_1²) W: the step into h_2 has h_2's slope"),
-        (slopes[1][:, None] * slopes[0][:, None] * W, "a factor for h_1 too"),
+        (want @ (slopes[0][:, None] * W), "a step into h_1 too"),
         (W, "W alone"),
     ):
         if torch.allclose(got, wrong):
