@@ -126,7 +126,7 @@ def randn(*shape, seed):
 # h_t = \sum_{j=1}^{t} a_{tj}\, V x_j , \qquad a_{tj} \ge 0, \quad \sum_{j=1}^{t} a_{tj} = 1 .
 # $$ (def-from-recurrence-attention)
 #
-# Where the weights $a_{tj}$ come from is the subject of [chapter 2](02_attention): the softmax of
+# Where the weights $a_{tj}$ come from is the subject of chapter 2: the softmax of
 # dot products of a *query* made from $x_t$ with a *key* made from each $x_j$. For this chapter it is
 # enough that they are positive, sum to one, and are computed from the words.
 #
@@ -146,7 +146,9 @@ def randn(*shape, seed):
 
 # %% tags=["hide-input"]
 words = ["the", "keys", "…", "are"]
-fig, axes = plt.subplots(3, 1, figsize=(4.3, 6.6))
+fig, axes = plt.subplots(
+    3, 1, figsize=(4.3, 7.4), height_ratios=[1.8, 3.8, 1.8]
+)
 side = [(((1, t), (1, t + 1))) for t in range(3)]
 up = [((0, t), (1, t)) for t in range(4)]
 states = ["$h_1$", "$h_2$", "$h_3$", "$h_4$"]
@@ -1016,7 +1018,7 @@ glue("recurrence-open-direct", keep**50)
 # $$ (eq-from-recurrence-attention-gradient)
 #
 # One factor, at any distance. (The weights depend on $x_j$ too and add a second term;
-# [chapter 2](02_attention) derives it. It has no product over distances either.) But nothing is for
+# chapter 2 derives it. It has no product over distances either.) But nothing is for
 # free. The weights of a row sum to one, so over $t$ words
 #
 # $$
@@ -1026,7 +1028,7 @@ glue("recurrence-open-direct", keep**50)
 # a gradient is *diluted* over the words, until training has made some weights large. It falls like
 # $1/t$ with the *length* of the text, and not at all with the *distance*: in plain attention the
 # farthest word is as near as the nearest. Which also means that it cannot tell them apart. That
-# is mended by position encodings ([chapter 4](04_sinusoidal_encoding)).
+# is mended by position encodings (chapter 4).
 
 # %%
 n, d = 13, 6
@@ -1845,11 +1847,30 @@ show_figure(
     caption="Loss on real text by the number of characters before (means of "
     "four places; bands span the seeds). What can be had from more than some "
     "ten characters is little, for any of them.",
-    alt="FIGALT",
+    alt="Loss over places 0 to 63 in the window, four curves that fall steeply "
+    "over the first ten places and are level beyond. The dotted convolutions "
+    "lie lowest throughout.",
 )
 
 # %% [markdown]
-# TEXTPROSE
+# The convolutions are ahead, with {glue:text}`recurrence-text-convolution:.2f` ±
+# {glue:text}`recurrence-text-convolution-sd:.3f` nats a character. The LSTM reaches
+# {glue:text}`recurrence-text-lstm:.2f` ± {glue:text}`recurrence-text-lstm-sd:.3f`, the plain recurrence
+# {glue:text}`recurrence-text-rnn:.2f` ± {glue:text}`recurrence-text-rnn-sd:.3f`, and attention
+# {glue:text}`recurrence-text-attention:.2f` ± {glue:text}`recurrence-text-attention-sd:.3f`. **On this
+# text, at this size, attention is not the best choice**, and nothing in the steps above said that it
+# would be. {numref}`fig-from-recurrence-text` shows why short paths help so little: after the first
+# ten or twenty characters the curves are level. What is to be known about the next character is in
+# the last few, and there a convolution looks by construction. Attention has to learn first *that*
+# neighbours matter.
+#
+# How far does this go? The models have less than a hundred thousand parameters and a minute of
+# training. Large models, long texts and long training are where Transformers are used, and nothing
+# here speaks about those. A step took the recurrences {glue:text}`recurrence-text-rnn-ms:.0f` (plain)
+# and {glue:text}`recurrence-text-lstm-ms:.0f` (LSTM) milliseconds of the processor, convolutions
+# {glue:text}`recurrence-text-convolution-ms:.0f`, attention
+# {glue:text}`recurrence-text-attention-ms:.0f`: at equal parameters, but not at equal operations,
+# since a layer's cost is not in its parameters alone.
 #
 # ### A letter from far away
 #
