@@ -1,14 +1,17 @@
-"""Drawings of matrix products: boxes to scale, named and coloured as in the whole book."""
+"""Drawings of matrix products, boxes to scale, and of networks: coloured as in the whole book."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
 
-from lib.teaching.figures import INK
+from lib.teaching.figures import COLORS, INK
+
+Node = tuple[int, int]  # row, from the bottom, and place in it, from the left
 
 
 @dataclass(frozen=True)
@@ -61,3 +64,53 @@ def _draw(ax: Axes, matrix: Matrix, x: float, middle: float) -> None:
     ax.text(center, middle, matrix.name, ha="center", va="center", color=INK, fontsize=13)
     ax.text(x - 0.08, middle, matrix.rows, ha="right", va="center", **style)
     ax.text(center, middle + matrix.height / 2 + 0.1, matrix.columns, ha="center", **style)
+
+
+def network(
+    ax: Axes,
+    rows: Sequence[Sequence[str]],
+    edges: Sequence[tuple[Node, Node]],
+    *,
+    path: Sequence[Node] = (),
+    color: str = COLORS["query"],
+) -> None:
+    """Draw named nodes in rows, the first at the bottom, with arrows between them.
+
+    edges: pairs (from, to) of nodes (row, place).
+    path: nodes that follow each other along edges; it is drawn thick and in `color`.
+
+    ValueError for an edge to a node that is not there, and for a step of the path that no edge
+    makes: a drawing must not show a way that does not exist.
+    """
+    there = {(r, c) for r, row in enumerate(rows) for c in range(len(row))}
+    for start, end in edges:
+        for node in (start, end):
+            if node not in there:
+                raise ValueError(f"edges: expected nodes of the rows, got {node}")
+    steps = list(pairwise(path))
+    for step in steps:
+        if step not in edges:
+            raise ValueError(f"path: expected steps along edges, got {step[0]} to {step[1]}")
+    for start, end in edges:
+        marked = (start, end) in steps
+        arrow = FancyArrowPatch(
+            (start[1], start[0]),
+            (end[1], end[0]),
+            arrowstyle="-|>",
+            mutation_scale=11 if marked else 7,
+            shrinkA=11,
+            shrinkB=11,
+            linewidth=2.4 if marked else 0.8,
+            color=color if marked else COLORS["reference"],
+            zorder=2 if marked else 1,
+        )
+        ax.add_patch(arrow)
+    for r, row in enumerate(rows):
+        for c, name in enumerate(row):
+            edge = color if (r, c) in path else COLORS["reference"]
+            ax.add_patch(Circle((c, r), 0.25, facecolor="none", edgecolor=edge, linewidth=1.5))
+            ax.text(c, r, name, ha="center", va="center", color=INK, fontsize=9.5)
+    widest = max(len(row) for row in rows)
+    ax.set(xlim=(-0.4, widest - 0.6), ylim=(-0.4, len(rows) - 0.6))
+    ax.set_aspect("equal")
+    ax.axis("off")

@@ -2,9 +2,10 @@
 
 import matplotlib.pyplot as plt
 import pytest
-from matplotlib.patches import Rectangle
+from matplotlib.colors import to_hex
+from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
 
-from lib.teaching.diagrams import Matrix, matrix_products
+from lib.teaching.diagrams import Matrix, matrix_products, network
 
 LEFT = Matrix("A", "m", "k", 2.0, 1.0, "#0072B2")
 RIGHT = Matrix("B", "k", "n", 1.0, 3.0, "#D55E00")
@@ -48,3 +49,35 @@ def test_every_name_and_dimension_is_written(ax):
 def test_a_row_is_centred_on_one_line(ax):
     matrix_products(ax, [[LEFT, RIGHT, PRODUCT]])
     assert len({y + h / 2 for _, y, _, h in boxes(ax)}) == 1
+
+
+def arrows(ax):
+    return [patch for patch in ax.patches if isinstance(patch, FancyArrowPatch)]
+
+
+def test_a_network_has_a_circle_and_a_name_for_each_node_and_an_arrow_for_each_edge(ax):
+    rows = [["a", "b"], ["h_1", "h_2", "h_3"]]
+    network(ax, rows, [((0, 0), (1, 0)), ((1, 0), (1, 2))], path=[(1, 0), (1, 2)], color="#D55E00")
+    circles = [patch for patch in ax.patches if isinstance(patch, Circle)]
+    assert [circle.center for circle in circles] == [(0, 0), (1, 0), (0, 1), (1, 1), (2, 1)]
+    assert [text.get_text() for text in ax.texts] == ["a", "b", "h_1", "h_2", "h_3"]
+    plain, marked = arrows(ax)
+    assert marked.get_linewidth() > plain.get_linewidth()
+    assert to_hex(marked.get_edgecolor()) == "#d55e00" != to_hex(plain.get_edgecolor())
+    coloured = [to_hex(circle.get_edgecolor()) == "#d55e00" for circle in circles]
+    assert coloured == [False, False, True, False, True]
+    ends = [tuple(map(tuple, arrow._posA_posB)) for arrow in arrows(ax)]
+    assert ends == [((0, 0), (0, 1)), ((0, 1), (2, 1))]
+
+
+@pytest.mark.parametrize(
+    ("edges", "path", "message"),
+    [
+        ([((0, 0), (1, 5))], [], r"edges: expected nodes of the rows, got \(1, 5\)"),
+        ([((0, 0), (1, 0))], [(0, 0), (1, 1)], r"path: expected steps along edges, got \(0, 0\)"),
+        ([((0, 0), (1, 0))], [(1, 0), (0, 0)], r"path: expected steps along edges, got \(1, 0\)"),
+    ],
+)
+def test_a_network_draws_no_way_that_is_not_there(ax, edges, path, message):
+    with pytest.raises(ValueError, match=message):
+        network(ax, [["a", "b"], ["c", "d"]], edges, path=path)
