@@ -158,8 +158,8 @@ show_figure(
 # %% [markdown]
 # ## Derivation
 #
-# Nine steps: the norm (1 to 3), the feed-forward layer (4), the sum (5), what depth does to the
-# forward pass (6 and 7) and to the gradient (8), and what makes training start and generalise (9).
+# Ten steps: the norm (1 to 3), the feed-forward layer (4), the sum (5), what depth does to the
+# forward pass (6 and 7) and to the gradient (8), warm-up (9), and dropout (10).
 #
 # ### Step 1. LayerNorm is a projection and a length
 #
@@ -485,3 +485,882 @@ print(f"sample 0 moves by {by_batch:.3f} under BatchNorm, {by_layer} under Layer
 glue("tblock-batch-norm", by_batch)
 check("LayerNorm: not at all", by_layer, 0.0, atol=0)
 check("BatchNorm: visibly", by_batch > 0.05)
+
+# %% [markdown]
+# ### Step 4. The feed-forward layer: one token at a time, and most of the weights
+#
+# Chapter 5 is about the bend $\varphi$ in $\operatorname{FFN}(x) = \varphi(xW_1 + b_1)W_2 + b_2$.
+# Here we look at what stands around it. The same $W_1$ and $W_2$ serve every position, and no token
+# sees another. The paper {cite}`vaswani2017` (§3.3) puts it as two convolutions with kernel size
+# one, and that is literally so:
+#
+# $$
+# \operatorname{FFN}(X) = \operatorname{Conv}_{1}\big(\varphi(\operatorname{Conv}_{1}(X))\big) .
+# $$ (eq-transformer-block-convolution)
+#
+# Now write column $m$ of $W_1$ as $k_m$ and row $m$ of $W_2$ as $v_m$. Multiply out:
+#
+# $$
+# \operatorname{FFN}(x) = \sum_{m=1}^{d_\text{ff}} \varphi(x \cdot k_m + b_{1,m})\; v_m + b_2 .
+# $$ (eq-transformer-block-memory)
+#
+# This has the form of attention to $d_\text{ff}$ keys and values that are not tokens but trained
+# weights, with $\varphi$ in the place of the softmax. {cite:t}`geva2021` read trained models this
+# way, as a memory: a key answers to a pattern in the text, its value raises the words that often
+# come next.
+#
+# How large is that memory? Attention has four $d \times d$ matrices, the feed-forward layer two of
+# $d \times d_\text{ff}$. With $d_\text{ff} = 4d$:
+#
+# $$
+# \underbrace{4d^2}_{\text{attention}} + \underbrace{8d^2}_{\text{feed-forward}} = 12 d^2
+# \qquad\text{and}\qquad
+# \underbrace{4d}_{\text{its biases}} + \underbrace{5d}_{\text{its biases}}
+# + \underbrace{4d}_{\text{two norms}} = 13 d .
+# $$ (eq-transformer-block-parameters)
+#
+# **Two thirds of a block's weights are in the feed-forward layer.**
+
+# %%
+ffn = FeedForward(d, 4 * d).double()
+X = randn(2, 6, d)
+w_1, b_1 = ffn.expand.weight, ffn.expand.bias  # (4d, d): nn.Linear's order
+w_2, b_2 = ffn.contract.weight, ffn.contract.bias
+hidden = F.gelu(F.conv1d(X.mT, w_1[..., None], b_1))
+as_convolution = F.conv1d(hidden, w_2[..., None], b_2).mT
+check("eq-transformer-block-convolution", as_convolution, ffn(X))
+
+x = X[0, 0]
+recalled = sum(
+    F.gelu(x @ w_1[m] + b_1[m]) * w_2[:, m] for m in range(4 * d)
+)
+check("eq-transformer-block-memory", recalled + b_2, ffn(x))
+
+for width in (64, 512, 768):
+    with torch.device("meta"):  # shapes without memory
+        block = EncoderLayer(width, 8, 4 * width)
+    count = sum(p.numel() for p in block.parameters())
+    matrices = sum(p.numel() for p in block.parameters() if p.ndim == 2)
+    inside = sum(p.numel() for p in block.feed_forward.parameters())
+    check("eq-transformer-block-parameters", float(count), 12.0 * width**2 + 13 * width)
+    check("eq-transformer-block-parameters", float(matrices), 12.0 * width**2)
+    print(f"d = {width:3}: {count:9,} parameters, {inside / count:.1%} feed-forward")
+
+# %% [markdown]
+# ### Step 5. The sum: a stack is a sum over paths
+#
+# Let $F$ be a sublayer with its norm inside (pre-norm), and $J_F$ its Jacobian. The sum adds the
+# identity:
+#
+# $$
+# y = x + F(x) \quad\Longrightarrow\quad \frac{\partial y}{\partial x} = I + J_F .
+# $$ (eq-transformer-block-residual)
+#
+# The derivative of $L$ sublayers is the product of $L$ such brackets. Multiply out: from each
+# bracket choose either $I$ or $J_l$. That makes one term for every subset $S$ of sublayers,
+#
+# $$
+# (I + J_L) \cdots (I + J_2)(I + J_1) = \sum_{S \subseteq \{1, \dots, L\}} \; \prod_{l \in S} J_l ,
+# $$ (eq-transformer-block-paths)
+#
+# with the factors of a product in falling order. There are $2^L$ paths, $\binom{L}{k}$ of them
+# through exactly $k$ sublayers. The shortest one, $S = \emptyset$, is $I$: the gradient of the loss
+# at the top arrives at the bottom *unchanged*, plus whatever the others add. Without the sum only
+# the longest path is left, $J_L \cdots J_1$, and if every factor shrinks a little, their product
+# shrinks exponentially. {cite:t}`veit2016` introduced this reading for image networks, and found
+# that the gradient of theirs flows mostly through short paths.
+
+# %%
+torch.manual_seed(0)
+tiny, tokens = 6, 3
+x = randn(1, tokens, tiny)
+sublayers = []
+for _ in range(2):
+    block = EncoderLayer(tiny, 2, 4 * tiny, norm="pre").double()
+    sublayers += [
+        lambda x, b=block: b.attention(b.attention_norm(x)),
+        lambda x, b=block: b.feed_forward(b.feed_forward_norm(x)),
+    ]
+
+
+def matrix(function, x):
+    """The Jacobian of a map of sequences, tokens and features in one dimension."""
+    return jacobian(function, x).reshape(x.numel(), x.numel())
+
+
+branches, here_ = [], x
+for F_l in sublayers:
+    J_l = matrix(F_l, here_)
+    whole = matrix(lambda z, F_l=F_l: z + F_l(z), here_)
+    check("eq-transformer-block-residual", whole, torch.eye(len(J_l)) + J_l)
+    branches.append(J_l)
+    here_ = (here_ + F_l(here_)).detach()
+
+
+def stack(x):
+    for F_l in sublayers:
+        x = x + F_l(x)
+    return x
+
+
+total = torch.zeros(len(J_l), len(J_l), dtype=double)
+by_length = {k: 0.0 for k in range(len(sublayers) + 1)}
+for k in by_length:
+    for chosen in itertools.combinations(range(len(sublayers)), k):
+        path = torch.eye(len(J_l), dtype=double)
+        for l in chosen:
+            path = branches[l] @ path
+        total = total + path
+        by_length[k] += path.norm().item()
+check("eq-transformer-block-paths", total, matrix(stack, x))
+print("sublayers passed   paths   mean size of a path's matrix")
+for k, size in by_length.items():
+    paths = math.comb(len(sublayers), k)
+    print(f"{k:16}{paths:8}{size / paths:12.3f}")
+
+# %% [markdown]
+# The sum also keeps tokens apart. {cite:t}`dong2021` prove that attention alone, stacked without
+# sums and feed-forward layers, drives all tokens towards one and the same vector, doubly
+# exponentially with depth. Step 7 shows how far the sum prevents that, and how the norm's place
+# decides it.
+#
+# ### Step 6. Variance along the residual stream
+#
+# How large is a token after $l$ blocks, before any training? Let its features have variance $v$,
+# and look at what a branch adds. The model is that of {cite:t}`xiong2020` (§3): Xavier's weights,
+# $\operatorname{Var}(W) = 2/(n_\text{in} + n_\text{out})$, biases zero, ReLU, and query and key
+# matrices zero, so that attention is a plain mean over tokens.
+#
+# *The feed-forward branch.* Its input has $d$ features of mean square one. Let $d_\text{ff} = rd$,
+# so that every weight has variance $2/(d(1 + r))$. A hidden number is a sum of $d$ products, with
+# variance $2/(1+r)$; ReLU cuts half of its mean square away; and the output sums $rd$ of these:
+#
+# $$
+# c = r d \cdot \frac{2}{d(1+r)} \cdot \frac12 \cdot \frac{2}{1+r} = \frac{2r}{(1+r)^2} ,
+# \qquad c = \tfrac12 \text{ for } r = 1, \quad c = \tfrac{8}{25} \text{ for } r = 4 .
+# $$ (eq-transformer-block-ffn-gain)
+#
+# *The attention branch.* Value and output matrix are $d \times d$ and keep the mean square. But
+# what they get is the mean token $m = \frac1n \sum_i \hat{x}_i$, and a mean is shorter than what it
+# is a mean of. Write
+#
+# $$
+# \bar\rho = \frac{\lVert m \rVert^2}{d} = \frac{1}{n^2} \sum_{i,j} \frac{\hat{x}_i \cdot \hat{x}_j}{d}
+# \;\in [0, 1]
+# $$ (def-transformer-block-similarity)
+#
+# for the mean cosine of all pairs of tokens, a token with itself included. It is near $1/n$ for
+# tokens without anything in common, and 1 if all are equal. The branch adds variance $\bar\rho$.
+#
+# A branch's weights are independent of the stream, so variances add. In *pre-norm*, from $v_0 = 1$:
+#
+# $$
+# v_{l} = v_{l-1} + \bar\rho_l + c
+# \quad\Longrightarrow\quad 1 + c\, l \;\le\; v_l \;\le\; 1 + (1 + c)\, l .
+# $$ (eq-transformer-block-pre-variance)
+#
+# **The pre-norm stream grows linearly with depth**, because every branch, whatever the stream has
+# become, gets a normalised token and adds an equal share. For $r = 1$ this is the paper's lemma,
+# between $1 + l/2$ and $1 + 3l/2$. In *post-norm* the stream is normalised after every sum:
+#
+# $$
+# v_l = 1, \qquad\text{and before the last norm of a block}\quad 1 + c .
+# $$ (eq-transformer-block-post-variance)
+
+# %%
+def xavier_(model, branch=1.0, even=False):
+    """Xavier's weights; `branch` scales the branches, `even` sets queries to 0."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_normal_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, EncoderLayer):
+                module.attention.output_projection.weight.mul_(branch)
+                module.feed_forward.contract.weight.mul_(branch)
+                if even:
+                    module.attention.query_projection.weight.zero_()
+    return model
+
+
+def blocks(norm, depth, d=64, r=4, seed=0, **options):
+    torch.manual_seed(seed)
+    layers = [
+        EncoderLayer(d, 4, r * d, norm=norm, activation="relu")
+        for _ in range(depth)
+    ]
+    return xavier_(nn.ModuleList(layers), **options)
+
+
+def draw_tokens(seed, batch=4, n=16, d=64):
+    """Tokens of mean square one, without anything in common."""
+    g = torch.Generator().manual_seed(seed)
+    return LayerNorm(d)(torch.randn(batch, n, d, generator=g)).detach()
+
+
+def branch_gain(branch, x):
+    """The mean square of what a branch gives, per feature."""
+    return branch(x).square().mean().item()
+
+
+wide, gains = 256, {}
+for r in (1, 4):
+    gains[r] = [
+        branch_gain(
+            blocks("pre", 1, wide, r, seed)[0].feed_forward,
+            draw_tokens(seed, d=wide),
+        )
+        for seed in range(8)
+    ]
+    mean, error = np.mean(gains[r]), np.std(gains[r], ddof=1) / math.sqrt(8)
+    wanted = 2 * r / (1 + r) ** 2
+    print(f"r = {r}: gain {mean:.4f} ± {error:.4f}, formula {wanted:.4f}")
+    check("eq-transformer-block-ffn-gain", mean, wanted, atol=5 * error + 2e-3)
+
+depth, shown = 24, {}
+with torch.no_grad():
+    for norm in ("pre", "post"):
+        runs = []
+        for seed in range(5):
+            x = draw_tokens(seed)
+            trace = [x.square().mean().item()]
+            for block in blocks(norm, depth, seed=seed, even=True):
+                x = block(x)
+                trace.append(x.square().mean().item())
+            runs.append(trace)
+        shown[norm] = np.array(runs)  # (seeds, depth + 1)
+c, level = 8 / 25, np.arange(depth + 1)
+mean = shown["pre"].mean(0)
+between = (mean >= 1 + 0.9 * c * level) & (mean <= 1 + 1.1 * (1 + c) * level)
+check("eq-transformer-block-pre-variance", bool(between.all()))
+check("eq-transformer-block-post-variance", shown["post"], 1.0, atol=1e-4)
+fit_line = np.polyfit(level[4:], shown["pre"].mean(0)[4:], 1)[0]
+glue("tblock-variance-end", shown["pre"][:, -1].mean())
+glue("tblock-variance-depth", depth)
+glue("tblock-variance-slope", fit_line)
+
+# %% tags=["hide-input"]
+fig, ax = new_figure()
+ax.fill_between(
+    level,
+    1 + c * level,
+    1 + (1 + c) * level,
+    color=COLORS["query"],
+    alpha=0.15,
+    linewidth=0,
+)
+for norm, style, color in (("pre", "-", "query"), ("post", "--", "key")):
+    runs = shown[norm]
+    ax.plot(level, runs.mean(0), style, color=COLORS[color], label=f"{norm}-norm")
+    ax.fill_between(
+        level, runs.min(0), runs.max(0), color=COLORS[color], alpha=0.3, linewidth=0
+    )
+ax.set(xlabel="block", ylabel="mean square of a feature")
+ax.legend()
+show_figure(
+    fig,
+    name="fig-transformer-block-variance",
+    caption="The size of the residual stream before training, five seeds. The "
+    "pale wedge is what the derivation allows pre-norm. Post-norm stays at one.",
+    alt="Two curves over 24 blocks. The pre-norm curve rises almost along a "
+    "straight line inside a pale wedge; the post-norm curve is flat at one. The "
+    "bands of five seeds are narrow.",
+)
+
+# %% [markdown]
+# After {glue:text}`tblock-variance-depth:.0f` blocks the mean square is
+# {glue:text}`tblock-variance-end:.1f`, and it grows by {glue:text}`tblock-variance-slope:.2f` a
+# block ({numref}`fig-transformer-block-variance`): near the upper edge of the wedge, which is where
+# it must be if $\bar\rho$ is close to one. Are the tokens that much alike? That is the next step.
+#
+# ### Step 7. Tokens become alike
+#
+# Look at attention only. In our model the branch adds the *same* vector $b$ to every token, so the
+# difference of two tokens passes unchanged:
+#
+# $$
+# (x_i + b) - (x_j + b) = x_i - x_j .
+# $$ (eq-transformer-block-difference)
+#
+# Meanwhile the tokens have become longer, by {eq}`eq-transformer-block-pre-variance`: their mean
+# square has grown from 1 to $1 + \bar\rho$, or to $1 + \alpha^2 \bar\rho$ if the branch's last map is
+# made smaller by a factor $\alpha$. What counts is the difference *relative to the length*.
+# Since $\lVert x_i - x_j \rVert^2/2d = 1 - \cos$ for normalised tokens, write $D = 1 - \bar\rho$.
+# Post-norm divides by the new length at once:
+#
+# $$
+# D' = \frac{D}{1 + \alpha^2 \bar\rho}, \qquad\text{so for nearly equal tokens}\qquad
+# D_L \approx \frac{D_0}{(1 + \alpha^2)^{L}} .
+# $$ (eq-transformer-block-post-alike)
+#
+# With $\alpha = 1$ and tokens that have become similar, every block *halves* what tells tokens
+# apart. Pre-norm never divides the stream. Its differences stay what they were, and only the length
+# grows, at most linearly:
+#
+# $$
+# D_L = \frac{D_0}{v_L} \;\ge\; \frac{D_0}{1 + \alpha^2 L} .
+# $$ (eq-transformer-block-pre-alike)
+#
+# **Exponential against one over $L$.** This is the gentle form of Dong's result: the sum slows the
+# collapse, and does not stop it. And it says how to slow it more: make the branches softer. For
+# $\alpha = 0.3$ the factor is $1 + \alpha^2$, close to one.
+# The feed-forward layers join in, for ReLU brings vectors nearer to each other; the cell below
+# measures attention alone, and {numref}`fig-transformer-block-alike` whole blocks too.
+
+# %%
+def apart(x):
+    """D = 1 − mean cosine of all pairs of tokens, (batch, n, d) to a number."""
+    unit_ = F.normalize(x - x.mean(-1, keepdim=True), dim=-1)
+    return 1 - unit_.mean(-2).square().sum(-1).mean().item()
+
+
+def distances(norm, depth, *, seed, d=64, alone=False, **options):
+    """D after every block."""
+    x, trace = draw_tokens(seed, d=d), []
+    layers = blocks(norm, depth, d, seed=seed, **options)
+    with torch.no_grad():
+        for block in layers:
+            trace.append(apart(x))
+            x = block._add(block.attention, block.attention_norm, x) if alone else block(x)
+    return np.array([*trace, apart(x)])
+
+
+x = draw_tokens(0, d=wide)
+block = blocks("post", 1, wide, even=True)[0]
+with torch.no_grad():
+    sum_ = x + block.attention(x)
+check(
+    "eq-transformer-block-difference",
+    sum_[:, 1:] - sum_[:, :1],
+    x[:, 1:] - x[:, :1],
+    atol=1e-5,
+)
+for alpha in (1.0, 0.3):
+    for norm in ("post", "pre"):
+        traces = np.array(
+            [
+                distances(
+                    norm, 12, seed=seed, d=wide, alone=True, branch=alpha, even=True
+                )
+                for seed in range(5)
+            ]
+        )  # (seeds, 13)
+        if norm == "post":
+            rho = 1 - traces[:, :-1]
+            predicted = traces[:, :-1] / (1 + alpha**2 * rho)
+            check(
+                "eq-transformer-block-post-alike",
+                np.log(predicted / traces[:, 1:]).mean(0),
+                0.0,
+                atol=0.08,
+            )
+        else:
+            rho, v = 1 - traces, 1 + 0 * traces
+            for l in range(12):
+                v[:, l + 1] = v[:, l] + alpha**2 * rho[:, l]
+            check(
+                "eq-transformer-block-pre-alike",
+                np.log(traces * v / traces[:, :1]).mean(0),
+                0.0,
+                atol=0.15,
+            )
+            low = traces[:, :1] / (1 + alpha**2 * np.arange(13))
+            check("at least one over L", bool((traces > 0.8 * low).all()))
+        print(f"α = {alpha}, {norm:4}: D after 0, 4, 8, 12 attention sublayers:",
+              np.array2string(traces.mean(0)[::4], precision=4))
+
+# %%
+alike = {
+    (norm, alpha): np.array(
+        [distances(norm, 12, seed=s, branch=alpha) for s in range(5)]
+    )
+    for norm in ("post", "pre")
+    for alpha in (1.0, 0.3)
+}
+for (norm, alpha), traces in alike.items():
+    end = traces[:, -1]
+    print(f"whole blocks, {norm:4}-norm, α = {alpha}: D = "
+          f"{end.mean():.1e} (from {end.min():.1e} to {end.max():.1e})")
+glue("tblock-alike-post", alike["post", 1.0][:, -1].mean())
+glue("tblock-alike-pre", alike["pre", 1.0][:, -1].mean())
+glue("tblock-alike-soft", alike["post", 0.3][:, -1].mean())
+check(
+    "post-norm: tokens far more alike than in pre-norm",
+    alike["post", 1.0][:, -1].max() < 0.1 * alike["pre", 1.0][:, -1].min(),
+)
+check(
+    "and softer branches keep them apart",
+    alike["post", 0.3][:, -1].min() > 10 * alike["post", 1.0][:, -1].max(),
+)
+
+# %% tags=["hide-input"]
+fig, ax = new_figure()
+for (norm, alpha), traces in alike.items():
+    ax.plot(
+        traces.mean(0),
+        {1.0: "-", 0.3: ":"}[alpha],
+        marker={"post": "s", "pre": "o"}[norm],
+        color=COLORS[{"post": "key", "pre": "query"}[norm]],
+        label=rf"{norm}-norm, $\alpha$ = {alpha:g}",
+    )
+    ax.fill_between(
+        range(13),
+        traces.min(0),
+        traces.max(0),
+        color=COLORS[{"post": "key", "pre": "query"}[norm]],
+        alpha=0.2,
+        linewidth=0,
+    )
+ax.set(yscale="log", xlabel="block", ylabel=r"$D = 1 - \overline{\rho}$")
+fig.legend(loc="outside upper center", ncols=2)
+show_figure(
+    fig,
+    name="fig-transformer-block-alike",
+    caption="What tells tokens apart, after each of 12 whole blocks with Xavier's "
+    r"weights, before training; five seeds. In post-norm at full branches ($\alpha$ "
+    "= 1) it falls exponentially.",
+    alt="Four curves on a log scale over 12 blocks. Post-norm at full branches "
+    "falls along a straight line by orders of magnitude. Pre-norm and both "
+    "softened stacks fall slowly.",
+)
+
+# %% [markdown]
+# With Xavier's weights, twelve post-norm blocks leave a mean cosine of $1 - D$ with $D =$
+# {glue:text}`tblock-alike-post:.1e`; pre-norm has {glue:text}`tblock-alike-pre:.2f`, and post-norm
+# with softer branches {glue:text}`tblock-alike-soft:.2f`. To the last layers of the first, all
+# tokens of a text are one token. What such a model can predict at the start is how frequent each
+# word is, whatever it has read.
+
+# %% [markdown]
+# ### Step 8. The gradient, at the top and further down
+#
+# *At the top.* A pre-norm stack ends with a norm. Its input has mean square $v_L$, so by
+# {eq}`eq-transformer-block-backward` the gradient $g$ that the loss sends is divided by
+# $\sqrt{v_L}$ before it reaches the stream. The last matrix of the last block, $W_2$, sees that
+# gradient $\delta$ and its own hidden numbers $h$: $\partial \mathcal{L}/\partial W_2 = h^\top
+# \delta$, summed over tokens. And $h$ comes from a normalised token, so its size does not depend on
+# depth. Hence
+#
+# $$
+# \Big\lVert \frac{\partial \mathcal{L}}{\partial W_2^{(L)}} \Big\rVert
+# \;\propto\; \frac{1}{\sqrt{v_L}} \;\sim\; \frac{1}{\sqrt{L}} \quad\text{(pre-norm)},
+# \qquad \propto \frac{1}{\sqrt{1 + c}} \quad\text{(post-norm)} .
+# $$ (eq-transformer-block-last)
+#
+# In pre-norm the deeper the stack, the smaller the gradient at its top; in post-norm the depth
+# does not matter.
+#
+# *Further down, post-norm.* Going back through one sublayer, the gradient is divided by $s$, and
+# then goes through $I + J_F$. Forwards, the sum made the token longer, $s^2 = 1 + {}$gain. Backwards,
+# it makes the gradient longer in the same way: branch and stream are independent, and squares add.
+# For the feed-forward layer the two are equal. Count as in step 6: $W_2$ backwards gives $r/(1+r)$
+# after ReLU's half, $W_1$ another $2/(1+r)$, so
+#
+# $$
+# \frac{\lVert J_\text{FFN}^\top g \rVert^2}{\lVert g \rVert^2} = \frac{2r}{(1+r)^2} = c ,
+# $$ (eq-transformer-block-ffn-backward)
+#
+# and a post-norm feed-forward sublayer leaves the gradient as long as it was, $\sqrt{1+c}/\sqrt{1+c}
+# = 1$. Attention is different. Forwards it adds $\bar\rho$, the likeness of the *tokens*.
+# Backwards a mean over tokens is a mean over their *gradients*, and it adds their likeness
+# $\bar\rho_g$, defined as in {eq}`def-transformer-block-similarity`. So per block
+#
+# $$
+# \frac{\lVert g_{l-1} \rVert}{\lVert g_l \rVert} \approx
+# \sqrt{\frac{1 + \bar\rho_g}{1 + \bar\rho}}
+# \;\longrightarrow\; \frac{1}{\sqrt{2}}
+# \quad\text{for tokens alike } (\bar\rho = 1),\ \text{gradients not } (\bar\rho_g = 0) .
+# $$ (eq-transformer-block-post-gradient)
+#
+# **Where tokens have become alike, a post-norm stack loses half of the gradient's square in every
+# block.** In pre-norm the branch's Jacobian is small, $\lVert J_F \rVert \sim 1/\sqrt{v_l}$,
+# because its norm divides by the length of a long token. So the bracket $I + J_F$ is close to $I$
+# and the gradient on the stream hardly changes on its way down.
+
+# %%
+classes = 50
+
+
+def loss_of(x, seed):
+    """Cross-entropy of random targets, through a random linear readout."""
+    g = torch.Generator().manual_seed(1000 + seed)
+    read = torch.randn(x.shape[-1], classes, generator=g) / x.shape[-1] ** 0.5
+    targets = torch.randint(classes, x.shape[:-1], generator=g)
+    return F.cross_entropy((x @ read).flatten(0, -2), targets.flatten())
+
+
+def weight_gradients(norm, depth, seed, branch=1.0, residual=True, even=False):
+    """‖∂L/∂W‖ over the weights of each block, of the last W2, and v_L."""
+    layers = blocks(norm, depth, seed=seed, branch=branch, even=even)
+    x = draw_tokens(seed)
+    for block in layers:
+        if residual:
+            x = block(x)
+        else:
+            x = block.attention_norm(block.attention(x))
+            x = block.feed_forward_norm(block.feed_forward(x))
+    v_L = x.square().mean().item()
+    loss_of(LayerNorm(64)(x) if norm == "pre" else x, seed).backward()
+    sizes = [
+        math.sqrt(
+            sum(
+                p.grad.square().sum().item()
+                for p in block.parameters()
+                if p.ndim == 2 and p.grad is not None
+            )
+        )
+        for block in layers
+    ]
+    return sizes, layers[-1].feed_forward.contract.weight.grad.norm().item(), v_L
+
+
+depths = [1, 2, 4, 8, 16]
+last = {
+    norm: np.array(
+        [
+            [weight_gradients(norm, L, s, even=True)[1:] for L in depths]
+            for s in range(5)
+        ]
+    )  # (seeds, depths, 2): the gradient, v_L
+    for norm in ("pre", "post")
+}
+pre = last["pre"].mean(0)
+product = pre[:, 0] * np.sqrt(pre[:, 1])
+check("eq-transformer-block-last", product / product.mean(), 1.0, atol=0.3)
+post = last["post"].mean(0)[:, 0]
+check("eq-transformer-block-last", post / post.mean(), 1.0, atol=0.3)
+slopes = {
+    norm: np.polyfit(np.log(depths), np.log(last[norm].mean(0)[:, 0]), 1)[0]
+    for norm in last
+}
+for norm, values in last.items():
+    print(f"{norm:4}: gradient of the last W2 for L = 1, 2, 4, 8, 16:",
+          np.array2string(values[..., 0].mean(0), precision=3))
+glue("tblock-slope-pre", f"{slopes['pre']:.2f}".replace("-", "−"))
+glue("tblock-slope-post", f"{slopes['post']:.2f}".replace("-", "−"))
+
+x = draw_tokens(0, batch=16, d=wide).requires_grad_()
+ratios = []
+for seed in range(5):
+    ffn = blocks("post", 1, wide, seed=seed)[0].feed_forward
+    arriving = draw_tokens(50 + seed, batch=16, d=wide)
+    (leaving,) = torch.autograd.grad(ffn(x), x, arriving)
+    ratios.append((leaving.square().sum() / arriving.square().sum()).item())
+check("eq-transformer-block-ffn-backward", np.mean(ratios), c, atol=0.02)
+
+
+def likeness(x):
+    """Mean cosine of all pairs of rows, by the squares: ‖mean‖² / mean ‖·‖²."""
+    return (x.mean(-2).square().sum() / x.square().sum(-1).mean(-1).sum()).item()
+
+
+found, predicted = [], []
+for seed in range(5):
+    x = draw_tokens(seed, d=wide).requires_grad_()
+    stream, sums = [x], []
+    for block in blocks("post", 8, wide, seed=seed, even=True):
+        total = stream[-1] + block.attention(stream[-1])
+        middle = block.attention_norm(total)
+        sums.append(total)
+        stream.append(
+            block.feed_forward_norm(middle + block.feed_forward(middle))
+        )
+    back = torch.autograd.grad(loss_of(stream[-1], seed), [*stream, *sums])
+    on_stream, at_sum = back[:9], back[9:]
+    sizes = np.array([g.norm().item() for g in on_stream])
+    found.append(np.log(sizes[:-1] / sizes[1:]))
+    predicted.append(
+        [
+            0.5 * math.log((1 + likeness(g)) / (1 + likeness(t)))
+            for g, t in zip(at_sum, stream[:-1], strict=True)
+        ]
+    )
+found, predicted = np.mean(found, 0), np.mean(predicted, 0)
+print("factor on the gradient, blocks 1 … 8, measured and predicted:")
+print(np.array2string(np.exp(found), precision=2))
+print(np.array2string(np.exp(predicted), precision=2))
+check("eq-transformer-block-post-gradient", found, predicted, atol=0.15)
+
+# %%
+arms = {
+    "pre-norm": ("pre", True),
+    "post-norm": ("post", True),
+    "no sum": ("post", False),
+}
+by_block = {
+    name: np.array(
+        [weight_gradients(norm, 12, s, residual=sums)[0] for s in range(5)]
+    )
+    for name, (norm, sums) in arms.items()
+}  # each (seeds, 12)
+print("gradient of a block's weights, 12 blocks, mean over seeds")
+print(f"{'':10}{'first':>10}{'sixth':>10}{'last':>10}{'first/last, per seed':>26}")
+for name, sizes in by_block.items():
+    mean = sizes.mean(0)
+    ratio = sizes[:, 0] / sizes[:, -1]
+    spread = f"{ratio.min():.1e} … {ratio.max():.1e}"
+    print(f"{name:10}{mean[0]:10.1e}{mean[5]:10.1e}{mean[-1]:10.1e}{spread:>26}")
+share = {k: (v[:, 0] / v[:, -1]).mean() for k, v in by_block.items()}
+glue("tblock-share-pre", share["pre-norm"])
+glue("tblock-share-post", share["post-norm"])
+glue("tblock-share-none", share["no sum"])
+check("pre-norm: the first block hears no less", share["pre-norm"] > 0.7)
+check("post-norm: much less", share["post-norm"] < 0.4)
+check("without the sum: nothing to speak of", share["no sum"] < 0.02)
+
+# %% tags=["hide-input"]
+fig, axes = new_figure(2, 1, size=(5.1, 5.4))
+looks = {
+    "pre-norm": ("o-", "query"),
+    "post-norm": ("s--", "key"),
+    "no sum": ("^:", "value"),
+}
+for name, sizes in by_block.items():
+    style, color = looks[name]
+    axes[0].plot(
+        range(1, 13), sizes.mean(0), style, color=COLORS[color], label=name
+    )
+    axes[0].fill_between(
+        range(1, 13),
+        sizes.min(0),
+        sizes.max(0),
+        color=COLORS[color],
+        alpha=0.2,
+        linewidth=0,
+    )
+axes[0].set(yscale="log", xlabel="block", ylabel="gradient of its weights")
+axes[0].legend(loc="lower right")
+for name in ("pre-norm", "post-norm"):
+    style, color = looks[name]
+    sizes = last[name.removesuffix("-norm")][..., 0]
+    axes[1].plot(depths, sizes.mean(0), style, color=COLORS[color])
+    axes[1].fill_between(
+        depths, sizes.min(0), sizes.max(0), color=COLORS[color], alpha=0.2, linewidth=0
+    )
+reference = pre[0, 0] * np.sqrt(pre[0, 1]) / np.sqrt(1 + fit_line * np.array(depths))
+axes[1].plot(depths, reference, "-", color=COLORS["reference"], linewidth=1)
+axes[1].set(
+    xscale="log",
+    yscale="log",
+    xlabel="number of blocks $L$",
+    ylabel="gradient of the last $W_2$",
+)
+axes[1].set_xticks(depths, [str(L) for L in depths])
+axes[1].minorticks_off()
+show_figure(
+    fig,
+    name="fig-transformer-block-gradient",
+    caption="Gradients before training, five seeds. Above: by block, in stacks of "
+    "12. Below: at the top, by depth; the grey line is what the growth of the "
+    "stream predicts for pre-norm.",
+    alt="Above, over 12 blocks: pre-norm is almost flat, post-norm rises towards "
+    "the last block, the stack without sums rises from almost nothing. Below: "
+    "post-norm is flat in depth, pre-norm falls.",
+)
+
+# %% [markdown]
+# {numref}`fig-transformer-block-gradient` holds both findings. At the top, the gradient of the last
+# $W_2$ goes like $L$ to the power {glue:text}`tblock-slope-pre` in pre-norm and
+# {glue:text}`tblock-slope-post` in post-norm. By block, the first one's gradient is
+# {glue:text}`tblock-share-pre:.2f` times that of the last in pre-norm,
+# {glue:text}`tblock-share-post:.2f` in post-norm, and {glue:text}`tblock-share-none:.1e` if the sum
+# is left out.
+#
+# :::{admonition} The paper says
+# :class: paper
+# {cite:t}`xiong2020` (§3.3, theorem 1): at initialisation, and if the lengths of the tokens are
+# concentrated around their means, the gradient of the last feed-forward matrix is, with high
+# probability, at most of the order $d\sqrt{\ln d}$ in post-norm, and $d\sqrt{\ln d / L}$ in
+# pre-norm. From this the paper concludes that post-norm needs warm-up, for its gradients near the
+# output are large, and that pre-norm does not.
+# :::
+#
+# :::{admonition} Our remark
+# :class: remark
+# The theorem gives upper bounds, for one matrix, before the first step. The ratio between the two
+# we found too. That the gradient *falls* on its way down through a post-norm stack is another
+# matter, and it has the reason of step 7. Which of the two hinders training more? The experiment
+# below lets us judge.
+# :::
+#
+# How far does softening go? Move $\alpha$, the factor on the last map of every branch, and watch
+# both stacks.
+
+# %%
+alphas = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
+
+
+def log_gradients(norm, alpha):
+    """log10 of the gradient by block, relative to the last; mean of 3 seeds."""
+    sizes = [weight_gradients(norm, 12, s, branch=alpha)[0] for s in range(3)]
+    logs = np.log10(np.array(sizes))
+    return (logs - logs[:, -1:]).mean(0)
+
+
+def still_apart(norm, alpha):
+    end = [distances(norm, 12, seed=s, branch=alpha)[-1] for s in range(3)]
+    return f"{np.mean(end):.1e}"
+
+
+CurveExplorer(
+    np.arange(1, 13),
+    alphas,
+    {
+        f"{norm}-norm": np.stack([log_gradients(norm, a) for a in alphas])
+        for norm in ("pre", "post")
+    },
+    readouts={
+        f"D after 12 blocks, {norm}-norm": [still_apart(norm, a) for a in alphas]
+        for norm in ("pre", "post")
+    },
+    parameter="α",
+    x_name="block",
+    y_name="log10 of the gradient, relative to block 12",
+    label="The gradient by block, as branches get softer",
+    colors={"pre-norm": "query", "post-norm": "key"},
+    value=1.0,
+    at=1,
+    name="transformer-block-gradients",
+)
+
+# %% [markdown]
+# ### Step 9. Warm-up
+#
+# The Transformer is trained with Adam, which divides the running mean of the gradient by the root
+# of the running mean of its square. In the first step each mean holds one number, and, apart from a
+# tiny constant, the quotient is a sign:
+#
+# $$
+# \Delta W = -\eta\, \frac{g}{\sqrt{g^2}} = -\eta\, \operatorname{sign}(g) .
+# $$ (eq-transformer-block-adam)
+#
+# **Every weight moves by $\eta$, however small its gradient.** How much is that? For one token $x$
+# and the gradient $\delta$ at the output of a linear map $y = xW$, we have $g = x^\top \delta$, so
+# $\operatorname{sign}(g) = \operatorname{sign}(x)^\top \operatorname{sign}(\delta)$, and the output
+# for that same token moves by
+#
+# $$
+# x\, \Delta W = -\eta\, \lVert x \rVert_1\, \operatorname{sign}(\delta)
+# \;\approx\; -0.8\, \eta\, d\, \operatorname{sign}(\delta) ,
+# $$ (eq-transformer-block-first-step)
+#
+# where $\lVert x \rVert_1 = \sum_i \lvert x_i \rvert$, and $0.8 \approx \sqrt{2/\pi}$ is the mean of
+# $\lvert x_i \rvert$ for a normalised token. All $d$ changes pull in one direction, so the output
+# moves by $d\eta$ and not by $\sqrt{d}\,\eta$. And it does so in every map of every block, on the
+# word of a single batch. Let $\eta$ rise from almost nothing, and the first steps are small while
+# the means collect what more batches say. The paper's schedule {cite}`vaswani2017` (§5.3) is
+#
+# $$
+# \eta(t) = d^{-1/2} \cdot \min\big(t^{-1/2},\; t \cdot w^{-3/2}\big) , \qquad w = 4000 ,
+# $$ (def-transformer-block-schedule)
+#
+# and since the two arguments meet where $t^{3/2} = w^{3/2}$, it rises up to the step $w$ and falls
+# from there, from a peak of
+#
+# $$
+# \eta(w) = \frac{1}{\sqrt{d\, w}} .
+# $$ (eq-transformer-block-peak)
+#
+# {cite:t}`popel2018` tried many values, and found that training may diverge if the warm-up is too
+# short for the peak. Our experiments have a simpler schedule: linear up, cosine down.
+
+# %%
+weight = nn.Parameter(torch.zeros(6, dtype=double))
+weight.grad = torch.tensor([1e-3, -1e-3, 1.0, -1.0, 1e3, -1e3], dtype=double)
+torch.optim.AdamW([weight], lr=0.01, weight_decay=0).step()
+check("eq-transformer-block-adam", weight, -0.01 * weight.grad.sign(), atol=1e-6)
+
+eta, width = 3e-3, 64
+token = draw_tokens(0, 1, 1, width).double()[0]  # (1, d)
+linear = nn.Linear(width, width, bias=False).double()
+before = linear(token)
+arriving = randn(1, width)
+(before * arriving).sum().backward()
+torch.optim.AdamW(linear.parameters(), lr=eta, weight_decay=0, eps=0).step()
+moved = linear(token) - before
+wanted = -eta * token.abs().sum() * arriving.sign()
+check("eq-transformer-block-first-step", moved, wanted, atol=1e-9)
+check("0.8 η d, to within a fifth", moved.abs().mean() / (0.8 * eta * width), 1.0,
+      atol=0.2)
+glue("tblock-first-eta", eta)
+glue("tblock-first-move", moved.abs().mean())
+
+
+def schedule(t, d, w):
+    return d**-0.5 * min(t**-0.5, t * w**-1.5)
+
+
+rates = [schedule(t, 512, 4000) for t in range(1, 20_001)]
+check("eq-transformer-block-peak", max(rates), 1 / math.sqrt(512 * 4000))
+check("it is reached at step w", float(np.argmax(rates) + 1), 4000.0)
+
+# %% [markdown]
+# At our size, with $\eta =$ {glue:text}`tblock-first-eta:.3f`, the first step moves every output of
+# a linear map by {glue:text}`tblock-first-move:.2f` where the outputs have size one; at $d = 512$
+# it would be eight times that. (So an explanation of warm-up by large *gradients* alone cannot be
+# the whole of it: Adam does not see how large a gradient is, only how steady.)
+#
+# ### Step 10. Dropout
+#
+# In training, let every number pass with probability $1 - p$ and make up for it by a factor; in
+# evaluation, do nothing. With independent $m \sim \operatorname{Bernoulli}(1 - p)$,
+#
+# $$
+# y = \frac{m}{1 - p}\, x, \qquad
+# \mathbb{E}[y] = \frac{1-p}{1-p}\, x = x, \qquad
+# \operatorname{Var}(y) = \frac{p\,(1-p)}{(1-p)^2}\, x^2 = \frac{p}{1-p}\, x^2 .
+# $$ (eq-transformer-block-dropout)
+#
+# The mean is kept, so that the next layer sees in evaluation what it saw on average in training;
+# noise of relative size $\sqrt{p/(1-p)}$ is added. ({cite:t}`srivastava2014` scale the weights
+# down in evaluation instead; to scale up in training, as here, is called *inverted* dropout.)
+#
+# The paper {cite}`vaswani2017` (§5.4) has it in two places, with $p = 0.1$: on the output of each
+# sublayer, *before* it is added and normalised; and on the sum of embeddings and positions. The
+# stream itself is never dropped, so the identity path of step 5 stays whole:
+#
+# $$
+# x \leftarrow \operatorname{LN}\big(x + \operatorname{dropout}(F(x))\big) .
+# $$ (def-transformer-block-dropout)
+#
+# A third place, in the authors' code and in BERT, is on the attention weights, after the softmax. A
+# row $a$ then no longer sums to one, but to a random number with
+#
+# $$
+# \mathbb{E}\Big[\sum_j \frac{m_j a_j}{1-p}\Big] = 1, \qquad
+# \operatorname{Var}\Big(\sum_j \frac{m_j a_j}{1-p}\Big) = \frac{p}{1-p} \sum_j a_j^2 ,
+# $$ (eq-transformer-block-attention-dropout)
+#
+# which is the noisier the fewer keys a query looks at. PyTorch's layer has a fourth, inside the
+# feed-forward layer; the library has it as an option.
+
+# %%
+p, draws = 0.1, 200_000
+torch.manual_seed(0)
+values = torch.tensor([-2.0, 0.5, 3.0], dtype=double)
+y = F.dropout(values.expand(draws, 3), p, training=True)
+error = 5 * math.sqrt(p / (1 - p) / draws)  # five standard errors, relative
+check("eq-transformer-block-dropout", y.mean(0) / values, 1.0, atol=error)
+check(
+    "eq-transformer-block-dropout",
+    y.var(0) / values.square(),
+    p / (1 - p),
+    atol=6 * error,
+)
+rows = torch.tensor([[0.97, 0.01, 0.01, 0.01], [0.25] * 4], dtype=double)
+totals = F.dropout(rows.expand(draws, 2, 4), p, training=True).sum(-1)
+check("eq-transformer-block-attention-dropout", totals.mean(0), 1.0, atol=error)
+check(
+    "eq-transformer-block-attention-dropout",
+    totals.var(0),
+    p / (1 - p) * rows.square().sum(-1),
+    atol=6 * error,
+)
+layer = EncoderLayer(12, 3, 48, dropout=0.3).double()
+sample = randn(2, 5, 12)
+layer.train()
+check("training is random", (layer(sample) - layer(sample)).abs().max() > 0.1)
+layer.eval()
+check("evaluation is not", layer(sample), layer(sample), atol=0)
