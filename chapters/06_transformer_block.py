@@ -41,9 +41,9 @@ root = next(
 sys.path.insert(0, str(root))
 
 # %% tags=["hide-input"]
-import copy
 import itertools
 import math
+import warnings
 
 import numpy as np
 import torch
@@ -231,7 +231,9 @@ for a, b in zip(cloud, flat, strict=True):
         linewidth=0.6,
     )
 axes[0].plot(flat @ side, flat @ up, ".", color=COLORS["key"])
-axes[0].set(title="from the side", xlabel="in the plane", ylabel=r"along $\mathbf{1}$")
+axes[0].set(
+    title="from the side", xlabel="in the plane", ylabel=r"along $\mathbf{1}$"
+)
 axes[1].plot(flat @ side, flat @ other, ".", color=COLORS["key"])
 for a, b in zip(flat, onto, strict=True):
     axes[1].plot(
@@ -286,7 +288,7 @@ for sigma in (1.0, 0.1, 0.02, 0.003):
         glue("tblock-eps-small", 100 * (1 - kept))
         glue("tblock-eps-sigma", sigma)
 alike = torch.full((1, d), 7.0, dtype=double)
-check("equal features become zero", soft(alike), 0.0, atol=0)
+check("features all alike become zero", soft(alike), 0.0, atol=0)
 check("and NaN without ε", bool(norm(alike).isnan().all()))
 
 # %% [markdown]
@@ -358,6 +360,7 @@ check("and NaN without ε", bool(norm(alike).isnan().all()))
 # what comes out of LayerNorm is the same, and the gradient that goes back is ten times *smaller*.
 # **A norm divides the gradient by the size of what it normalises.**
 
+
 # %%
 def jacobian(function, x):
     return torch.autograd.functional.jacobian(function, x)
@@ -372,7 +375,9 @@ for eps in (0.0, 1e-5, 0.5):
     J = (
         torch.eye(d) - torch.outer(ones, ones) / d - torch.outer(hat, hat) / d
     ) / s
-    check("eq-transformer-block-jacobian", J, jacobian(layer, token), atol=1e-14)
+    check(
+        "eq-transformer-block-jacobian", J, jacobian(layer, token), atol=1e-14
+    )
 
 check(
     "eq-transformer-block-numerator",
@@ -406,7 +411,11 @@ check("the rank is d − 2", int(torch.linalg.matrix_rank(J)) == d - 2)
 g = randn(d)
 check("eq-transformer-block-backward", [ones @ J @ g, token @ J @ g], 0.0)
 check("eq-transformer-block-backward", bool((J @ g).norm() <= g.norm() / s))
-check("ten times as long, a tenth of the gradient", jacobian(norm, 10 * token) * 10, J)
+check(
+    "ten times as long, a tenth of the gradient",
+    jacobian(norm, 10 * token) * 10,
+    J,
+)
 blurred = jacobian(LayerNorm(d, 0.5).double(), token)
 glue("tblock-rank-eps", int(torch.linalg.matrix_rank(blurred)))
 glue("tblock-rank-d", d)
@@ -481,8 +490,10 @@ def change(function):
 
 by_batch = change(lambda x: over_batch(x.flatten(0, 1)).view_as(x))
 by_layer = change(layer)
-print(f"sample 0 moves by {by_batch:.3f} under BatchNorm, {by_layer} under LayerNorm")
-glue("tblock-batch-norm", by_batch)
+print(
+    f"sample 0 moves by {by_batch:.3f} under BatchNorm, "
+    f"by {by_layer} under LayerNorm"
+)
 check("LayerNorm: not at all", by_layer, 0.0, atol=0)
 check("BatchNorm: visibly", by_batch > 0.05)
 
@@ -531,9 +542,7 @@ as_convolution = F.conv1d(hidden, w_2[..., None], b_2).mT
 check("eq-transformer-block-convolution", as_convolution, ffn(X))
 
 x = X[0, 0]
-recalled = sum(
-    F.gelu(x @ w_1[m] + b_1[m]) * w_2[:, m] for m in range(4 * d)
-)
+recalled = sum(F.gelu(x @ w_1[m] + b_1[m]) * w_2[:, m] for m in range(4 * d))
 check("eq-transformer-block-memory", recalled + b_2, ffn(x))
 
 for width in (64, 512, 768):
@@ -542,9 +551,15 @@ for width in (64, 512, 768):
     count = sum(p.numel() for p in block.parameters())
     matrices = sum(p.numel() for p in block.parameters() if p.ndim == 2)
     inside = sum(p.numel() for p in block.feed_forward.parameters())
-    check("eq-transformer-block-parameters", float(count), 12.0 * width**2 + 13 * width)
+    check(
+        "eq-transformer-block-parameters",
+        float(count),
+        12.0 * width**2 + 13 * width,
+    )
     check("eq-transformer-block-parameters", float(matrices), 12.0 * width**2)
-    print(f"d = {width:3}: {count:9,} parameters, {inside / count:.1%} feed-forward")
+    print(
+        f"d = {width:3}: {count:9,} parameters, {inside / count:.1%} feed-forward"
+    )
 
 # %% [markdown]
 # ### Step 5. The sum: a stack is a sum over paths
@@ -584,7 +599,7 @@ for _ in range(2):
 
 
 def matrix(function, x):
-    """The Jacobian of a map of sequences, tokens and features in one dimension."""
+    """The Jacobian of a map of sequences, as one square matrix."""
     return jacobian(function, x).reshape(x.numel(), x.numel())
 
 
@@ -667,9 +682,10 @@ for k, size in by_length.items():
 # v_l = 1, \qquad\text{and before the last norm of a block}\quad 1 + c .
 # $$ (eq-transformer-block-post-variance)
 
+
 # %%
 def xavier_(model, branch=1.0, even=False):
-    """Xavier's weights; `branch` scales the branches, `even` sets queries to 0."""
+    """Xavier's weights; branches times `branch`; `even`: queries are 0."""
     for module in model.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_normal_(module.weight)
@@ -754,9 +770,16 @@ ax.fill_between(
 )
 for norm, style, color in (("pre", "-", "query"), ("post", "--", "key")):
     runs = shown[norm]
-    ax.plot(level, runs.mean(0), style, color=COLORS[color], label=f"{norm}-norm")
+    ax.plot(
+        level, runs.mean(0), style, color=COLORS[color], label=f"{norm}-norm"
+    )
     ax.fill_between(
-        level, runs.min(0), runs.max(0), color=COLORS[color], alpha=0.3, linewidth=0
+        level,
+        runs.min(0),
+        runs.max(0),
+        color=COLORS[color],
+        alpha=0.3,
+        linewidth=0,
     )
 ax.set(xlabel="block", ylabel="mean square of a feature")
 ax.legend()
@@ -806,9 +829,10 @@ show_figure(
 #
 # **Exponential against one over $L$.** This is the gentle form of Dong's result: the sum slows the
 # collapse, and does not stop it. And it says how to slow it more: make the branches softer. For
-# $\alpha = 0.3$ the factor is $1 + \alpha^2$, close to one.
+# $\alpha = \tfrac{3}{10}$ the factor $1 + \alpha^2$ is close to one.
 # The feed-forward layers join in, for ReLU brings vectors nearer to each other; the cell below
 # measures attention alone, and {numref}`fig-transformer-block-alike` whole blocks too.
+
 
 # %%
 def apart(x):
@@ -824,7 +848,10 @@ def distances(norm, depth, *, seed, d=64, alone=False, **options):
     with torch.no_grad():
         for block in layers:
             trace.append(apart(x))
-            x = block._add(block.attention, block.attention_norm, x) if alone else block(x)
+            if alone:
+                x = block._add(block.attention, block.attention_norm, x)
+            else:
+                x = block(x)
     return np.array([*trace, apart(x)])
 
 
@@ -843,7 +870,13 @@ for alpha in (1.0, 0.3):
         traces = np.array(
             [
                 distances(
-                    norm, 12, seed=seed, d=wide, alone=True, branch=alpha, even=True
+                    norm,
+                    12,
+                    seed=seed,
+                    d=wide,
+                    alone=True,
+                    branch=alpha,
+                    even=True,
                 )
                 for seed in range(5)
             ]
@@ -869,8 +902,10 @@ for alpha in (1.0, 0.3):
             )
             low = traces[:, :1] / (1 + alpha**2 * np.arange(13))
             check("at least one over L", bool((traces > 0.8 * low).all()))
-        print(f"α = {alpha}, {norm:4}: D after 0, 4, 8, 12 attention sublayers:",
-              np.array2string(traces.mean(0)[::4], precision=4))
+        print(
+            f"α = {alpha}, {norm:4}: D after 0, 4, 8, 12 attention sublayers:",
+            np.array2string(traces.mean(0)[::4], precision=4),
+        )
 
 # %%
 alike = {
@@ -882,8 +917,10 @@ alike = {
 }
 for (norm, alpha), traces in alike.items():
     end = traces[:, -1]
-    print(f"whole blocks, {norm:4}-norm, α = {alpha}: D = "
-          f"{end.mean():.1e} (from {end.min():.1e} to {end.max():.1e})")
+    print(
+        f"whole blocks, {norm:4}-norm, α = {alpha}: D = "
+        f"{end.mean():.1e} (from {end.min():.1e} to {end.max():.1e})"
+    )
 glue("tblock-alike-post", alike["post", 1.0][:, -1].mean())
 glue("tblock-alike-pre", alike["pre", 1.0][:, -1].mean())
 glue("tblock-alike-soft", alike["post", 0.3][:, -1].mean())
@@ -919,9 +956,9 @@ fig.legend(loc="outside upper center", ncols=2)
 show_figure(
     fig,
     name="fig-transformer-block-alike",
-    caption="What tells tokens apart, after each of 12 whole blocks with Xavier's "
-    r"weights, before training; five seeds. In post-norm at full branches ($\alpha$ "
-    "= 1) it falls exponentially.",
+    caption="What tells tokens apart, after each of 12 whole blocks with "
+    "Xavier's weights, before training; five seeds. In post-norm at full "
+    r"branches ($\alpha$ = 1) it falls exponentially.",
     alt="Four curves on a log scale over 12 blocks. Post-norm at full branches "
     "falls along a straight line by orders of magnitude. Pre-norm and both "
     "softened stacks fall slowly.",
@@ -1020,7 +1057,11 @@ def weight_gradients(norm, depth, seed, branch=1.0, arm="whole", even=False):
         )
         for block in layers
     ]
-    return sizes, layers[-1].feed_forward.contract.weight.grad.norm().item(), v_L
+    return (
+        sizes,
+        layers[-1].feed_forward.contract.weight.grad.norm().item(),
+        v_L,
+    )
 
 
 depths = [1, 2, 4, 8, 16]
@@ -1043,8 +1084,10 @@ slopes = {
     for norm in last
 }
 for norm, values in last.items():
-    print(f"{norm:4}: gradient of the last W2 for L = 1, 2, 4, 8, 16:",
-          np.array2string(values[..., 0].mean(0), precision=3))
+    print(
+        f"{norm:4}: gradient of the last W2 for L = 1, 2, 4, 8, 16:",
+        np.array2string(values[..., 0].mean(0), precision=3),
+    )
 glue("tblock-slope-pre", f"{slopes['pre']:.2f}".replace("-", "−"))
 glue("tblock-slope-post", f"{slopes['post']:.2f}".replace("-", "−"))
 
@@ -1060,7 +1103,9 @@ check("eq-transformer-block-ffn-backward", np.mean(ratios), c, atol=0.02)
 
 def likeness(x):
     """Mean cosine of all pairs of rows, by the squares: ‖mean‖² / mean ‖·‖²."""
-    return (x.mean(-2).square().sum() / x.square().sum(-1).mean(-1).sum()).item()
+    return (
+        x.mean(-2).square().sum() / x.square().sum(-1).mean(-1).sum()
+    ).item()
 
 
 found, predicted = [], []
@@ -1160,9 +1205,16 @@ for name in ("pre-norm", "post-norm"):
     sizes = last[name.removesuffix("-norm")][..., 0]
     axes[1].plot(depths, sizes.mean(0), style, color=COLORS[color])
     axes[1].fill_between(
-        depths, sizes.min(0), sizes.max(0), color=COLORS[color], alpha=0.2, linewidth=0
+        depths,
+        sizes.min(0),
+        sizes.max(0),
+        color=COLORS[color],
+        alpha=0.2,
+        linewidth=0,
     )
-reference = pre[0, 0] * np.sqrt(pre[0, 1]) / np.sqrt(1 + fit_line * np.array(depths))
+reference = (
+    pre[0, 0] * np.sqrt(pre[0, 1]) / np.sqrt(1 + fit_line * np.array(depths))
+)
 axes[1].plot(depths, reference, "-", color=COLORS["reference"], linewidth=1)
 axes[1].set(
     xscale="log",
@@ -1175,9 +1227,9 @@ axes[1].minorticks_off()
 show_figure(
     fig,
     name="fig-transformer-block-gradient",
-    caption="Gradients before training, five seeds. Above: by block, in stacks of "
-    "12. Below: at the top, by depth; the grey line is what the growth of the "
-    "stream predicts for pre-norm.",
+    caption="Gradients before training, five seeds. Above: by block, in stacks "
+    "of 12. Below: at the top, by depth; the grey line is what the growth of "
+    "the stream predicts for pre-norm.",
     alt="Above, over 12 blocks: pre-norm falls a little from first to last, "
     "post-norm rises, no sum is on top, and no sum, no norm lies far below all. "
     "Below: in depth post-norm rises slightly, pre-norm falls.",
@@ -1240,7 +1292,9 @@ CurveExplorer(
         for norm in ("pre", "post")
     },
     readouts={
-        f"D after 12 blocks, {norm}-norm": [still_apart(norm, a) for a in alphas]
+        f"D after 12 blocks, {norm}-norm": [
+            still_apart(norm, a) for a in alphas
+        ]
         for norm in ("pre", "post")
     },
     parameter="α",
@@ -1298,7 +1352,9 @@ CurveExplorer(
 weight = nn.Parameter(torch.zeros(6, dtype=double))
 weight.grad = torch.tensor([1e-3, -1e-3, 1.0, -1.0, 1e3, -1e3], dtype=double)
 torch.optim.AdamW([weight], lr=0.01, weight_decay=0).step()
-check("eq-transformer-block-adam", weight, -0.01 * weight.grad.sign(), atol=1e-6)
+check(
+    "eq-transformer-block-adam", weight, -0.01 * weight.grad.sign(), atol=1e-6
+)
 
 eta, width = 3e-3, 64
 token = draw_tokens(0, 1, 1, width).double()[0]  # (1, d)
@@ -1310,8 +1366,12 @@ torch.optim.AdamW(linear.parameters(), lr=eta, weight_decay=0, eps=0).step()
 moved = linear(token) - before
 wanted = -eta * token.abs().sum() * arriving.sign()
 check("eq-transformer-block-first-step", moved, wanted, atol=1e-9)
-check("0.8 η d, to within a fifth", moved.abs().mean() / (0.8 * eta * width), 1.0,
-      atol=0.2)
+check(
+    "0.8 η d, to within a fifth",
+    moved.abs().mean() / (0.8 * eta * width),
+    1.0,
+    atol=0.2,
+)
 glue("tblock-first-eta", eta)
 glue("tblock-first-move", moved.abs().mean())
 
@@ -1442,8 +1502,12 @@ def feed_forward(row):
 
 
 def show(title, rows):
-    print(f"{title:22}" + "  ".join(
-        " ".join(f"{round(x, 2) + 0.0:5.2f}" for x in row) for row in rows))
+    print(
+        f"{title:22}"
+        + "  ".join(
+            " ".join(f"{round(x, 2) + 0.0:5.2f}" for x in row) for row in rows
+        )
+    )
 
 
 attended = attention(tokens)
@@ -1508,6 +1572,7 @@ check("by hand = the library", output, by_library)
 # | `norm="pre"` | `norm_first=True` |
 # | `activation="gelu"` by default | `activation=F.relu` by default |
 
+
 # %%
 def packed(ours, name):
     """An attention's weights under PyTorch's names."""
@@ -1542,7 +1607,10 @@ def as_torch(ours, d, heads, d_ff):
     }
     if decoder:
         state |= packed(ours.cross_attention, "multihead_attn")
-        parts |= {"norm2": ours.cross_attention_norm, "norm3": ours.feed_forward_norm}
+        parts |= {
+            "norm2": ours.cross_attention_norm,
+            "norm3": ours.feed_forward_norm,
+        }
     for name, module in parts.items():
         state |= {f"{name}.{k}": v for k, v in module.state_dict().items()}
     theirs.load_state_dict(state)  # strict: every name is there, and no other
@@ -1563,8 +1631,12 @@ future = nn.Transformer.generate_square_subsequent_mask(5, dtype=double)
 for norm in ("post", "pre"):
     ours = randomise_(EncoderLayer(12, 3, 20, norm=norm)).double()
     theirs = as_torch(ours, 12, 3, 20)
-    check(f"EncoderLayer = torch, {norm}-norm", ours(sample), theirs(sample),
-          atol=1e-13)
+    check(
+        f"EncoderLayer = torch, {norm}-norm",
+        ours(sample),
+        theirs(sample),
+        atol=1e-13,
+    )
     ours = randomise_(DecoderLayer(12, 3, 20, norm=norm)).double()
     theirs = as_torch(ours, 12, 3, 20)
     check(
@@ -1597,7 +1669,9 @@ vocabulary = CharacterVocabulary.from_text(text.train + text.validation)
 train_ids = vocabulary.encode(text.train).to(device)
 validation_ids = vocabulary.encode(text.validation).to(device)
 length = 32
-held_out = tuple(part[:200] for part in consecutive_windows(validation_ids, length))
+held_out = tuple(
+    part[:200] for part in consecutive_windows(validation_ids, length)
+)
 frequency = torch.bincount(train_ids, minlength=len(vocabulary)) + 1.0
 unigram = F.cross_entropy(
     frequency.log().expand(*held_out[1].shape, -1).flatten(0, 1),
@@ -1660,8 +1734,10 @@ for norm, warmup, seed in bar:
 # %%
 print("six blocks, nats a character, mean ± standard deviation over seeds")
 for (norm, warmup), losses in live.items():
-    print(f"{norm:4}-norm, {'with' if warmup else 'without'} warm-up:"
-          f"  {np.mean(losses):.3f} ± {np.std(losses, ddof=1):.3f}")
+    print(
+        f"{norm:4}-norm, {'with' if warmup else 'without'} warm-up:"
+        f"  {np.mean(losses):.3f} ± {np.std(losses, ddof=1):.3f}"
+    )
 glue("tblock-live-post-none", np.mean(live["post", 0.0]))
 glue("tblock-live-post-warm", np.mean(live["post", 0.3]))
 glue("tblock-live-pre-none", np.mean(live["pre", 0.0]))
@@ -1678,8 +1754,8 @@ check(
 # {glue:text}`tblock-live-post-warm:.2f` with warm-up: hardly anything beyond that. Pre-norm reaches
 # {glue:text}`tblock-live-pre-none:.2f` and {glue:text}`tblock-live-pre-warm:.2f`. This was short,
 # and the blocks thin. Here is more of the same: width 64, three depths, three seeds, two and a half
-# times as many steps, and twelve blocks also with softer branches ($\alpha = 0.3$), as step 7
-# suggests.
+# times as many steps, and twelve blocks also with softer branches ($\alpha = \tfrac{3}{10}$), as
+# step 7 suggests.
 
 # %%
 record = recorded("transformer_block")
@@ -1760,10 +1836,10 @@ show_figure(
     name="fig-transformer-block-losses",
     caption="The recorded runs; a mark is a seed. The grey line is what the "
     "frequencies of characters give. “Softer”: the last map of every branch "
-    r"begins at $\alpha$ = 0.3 of its size.",
-    alt="Losses for four stacks. At two blocks all marks lie together. At six and "
-    "twelve, pre-norm stays low; post-norm without warm-up lies at the grey line. "
-    "With warm-up it comes down, except at twelve full blocks.",
+    rf"begins at $\alpha$ = {stacks[-1][1]:g} of its size.",
+    alt="Losses for four stacks. At two blocks all marks lie together. At six "
+    "and twelve, pre-norm stays low; post-norm without warm-up lies at the grey "
+    "line. With warm-up it comes down, except at twelve full blocks.",
 )
 
 # %% tags=["hide-input"]
@@ -1796,14 +1872,16 @@ for ax, branch in zip(axes, (1.0, 0.3), strict=True):
             linewidth=0,
         )
     ax.axhline(recorded_unigram, color=COLORS["reference"], linewidth=1)
-    ax.set(title=rf"$\alpha$ = {branch:g}", ylabel="training loss", ylim=(2.2, 5.2))
+    ax.set(
+        title=rf"$\alpha$ = {branch:g}", ylabel="training loss", ylim=(2.2, 5.2)
+    )
 axes[1].set_xlabel("step")
 fig.legend(loc="outside upper center", ncols=2)
 show_figure(
     fig,
     name="fig-transformer-block-curves",
-    caption="Training loss of the recorded stacks of 12 blocks, means of ten steps; "
-    "bands span the seeds. Above with full branches, below with softer ones.",
+    caption="Training loss of the recorded stacks of 12 blocks, means of ten "
+    "steps; bands span the seeds. Above with full branches, below softer ones.",
     alt="Above, both post-norm curves settle on the grey line of character "
     "frequencies; pre-norm curves pass below it. Below, the post-norm curve with "
     "warm-up joins pre-norm; the one without stays on the line.",
@@ -1903,11 +1981,8 @@ catches("D06", tokens_stay_apart, broken=softmax_around, fixed=norm_around)
 
 
 # %%
-import warnings  # noqa: E402
-
-
 def by_position():
-    with warnings.catch_warnings():  # of a fast path that is not taken; not of this
+    with warnings.catch_warnings():  # of another matter
         warnings.simplefilter("ignore")
         return nn.Transformer(16, 2, 3)
 
@@ -1921,7 +1996,9 @@ def by_name():
 def three_layers_each(make):
     model = make()
     found = len(model.encoder.layers), len(model.decoder.layers)
-    assert found == (3, 3), f"{found[0]} encoder layers and {found[1]} decoder layers"
+    assert found == (3, 3), (
+        f"{found[0]} encoder layers and {found[1]} decoder layers"
+    )
 
 
 def samples_are_separate(make):
@@ -1951,7 +2028,9 @@ catches("D16, samples", samples_are_separate, broken=by_position, fixed=by_name)
 
 # %%
 def unbiased(x, eps=1e-5):
-    return (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True) + eps).sqrt()
+    return (x - x.mean(-1, keepdim=True)) / (
+        x.var(-1, keepdim=True) + eps
+    ).sqrt()
 
 
 def eps_outside(x, eps=1e-5):
@@ -1976,8 +2055,15 @@ def is_layer_norm(function):
     )
 
 
-catches("D44, unbiased variance", is_layer_norm, broken=unbiased, fixed=as_it_should_be)
-catches("D44, ε outside", is_layer_norm, broken=eps_outside, fixed=as_it_should_be)
+catches(
+    "D44, unbiased variance",
+    is_layer_norm,
+    broken=unbiased,
+    fixed=as_it_should_be,
+)
+catches(
+    "D44, ε outside", is_layer_norm, broken=eps_outside, fixed=as_it_should_be
+)
 
 # %% [markdown]
 # **Fix:** `unbiased=False`, $\varepsilon$ under the root, and a test in double precision on small
