@@ -841,6 +841,11 @@ def apart(x):
     return 1 - unit_.mean(-2).square().sum(-1).mean().item()
 
 
+def attend_only(block, x):
+    """The first half of a block."""
+    return block._add(block.attention, block.attention_norm, x)
+
+
 def distances(norm, depth, *, seed, d=64, alone=False, **options):
     """D after every block."""
     x, trace = draw_tokens(seed, d=d), []
@@ -848,10 +853,7 @@ def distances(norm, depth, *, seed, d=64, alone=False, **options):
     with torch.no_grad():
         for block in layers:
             trace.append(apart(x))
-            if alone:
-                x = block._add(block.attention, block.attention_norm, x)
-            else:
-                x = block(x)
+            x = attend_only(block, x) if alone else block(x)
     return np.array([*trace, apart(x)])
 
 
@@ -2282,10 +2284,8 @@ grade("ex-transformer_block-order", apply_block)
 # %% tags=["solution"]
 def apply_block(x, sublayers, norms, order):
     for sublayer, norm in zip(sublayers, norms, strict=True):
-        if order == "post":
-            x = norm(x + sublayer(x))
-        else:
-            x = x + sublayer(norm(x))
+        x = x + sublayer(norm(x) if order == "pre" else x)
+        x = norm(x) if order == "post" else x
     return x
 
 

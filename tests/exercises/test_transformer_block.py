@@ -113,7 +113,7 @@ WRONG = {
         "deviation forgotten": (_jacobian(hat=False), "a longer token"),
         "not divided by s": (_jacobian(scale=False), "shrinks as the token grows"),
         "not divided by d": (_jacobian(divide=False), "a longer token"),
-        "without ε": (_jacobian(with_eps=False), "J for ε = 1e-05"),
+        "without ε": (_jacobian(with_eps=False), "J for ε = 2"),
         "a vector": (lambda x, eps: x, "got shape (7,)"),
     },
     "ex-transformer_block-backward": {
