@@ -200,6 +200,14 @@ def randn(*shape):
     return torch.randn(*shape, generator=generator, dtype=double)
 
 
+def band(ax, x, runs, style, color, **options):
+    """The mean over runs, a row each, and their range."""
+    color = COLORS[color]
+    ax.plot(x, runs.mean(0), style, color=color, **options)
+    low, high = runs.min(0), runs.max(0)
+    ax.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
+
+
 d = 7
 x = 3 * randn(5, d) + 2  # five tokens
 norm = LayerNorm(d, eps=0.0).double()
@@ -215,40 +223,30 @@ check("eq-transformer-block-invariance", norm(5 * x - 3), norm(x))
 check("a negative factor turns the sign", norm(-x), -norm(x))
 
 # %% tags=["hide-input"]
-cloud = randn(60, 3) * torch.tensor([1.0, 1.6, 0.7]) + 0.8
+cloud = randn(50, 3) * torch.tensor([0.8, 1.3, 0.6]) + 0.8
 flat = cloud - cloud.mean(-1, keepdim=True)
 onto = LayerNorm(3, eps=0.0).double()(cloud).detach()
 side = torch.tensor([1.0, -1.0, 0.0]).double() / math.sqrt(2)
 other = torch.tensor([1.0, 1.0, -2.0]).double() / math.sqrt(6)
 up = torch.ones(3, dtype=double) / math.sqrt(3)
-fig, axes = new_figure(1, 2, size=(5.1, 3.1))
+fig, axes = new_figure(1, 2, size=(5.1, 3.1), width_ratios=[1, 1.5])
+thin = {"linestyle": "-", "linewidth": 0.6, "color": COLORS["reference"]}
 axes[0].plot(cloud @ side, cloud @ up, "o", color=COLORS["query"])
 for a, b in zip(cloud, flat, strict=True):
-    axes[0].plot(
-        [a @ side, b @ side],
-        [a @ up, b @ up],
-        color=COLORS["reference"],
-        linewidth=0.6,
-    )
+    axes[0].plot([a @ side, b @ side], [a @ up, b @ up], **thin)
 axes[0].plot(flat @ side, flat @ up, ".", color=COLORS["key"])
 axes[0].set(
     title="from the side", xlabel="in the plane", ylabel=r"along $\mathbf{1}$"
 )
 axes[1].plot(flat @ side, flat @ other, ".", color=COLORS["key"])
 for a, b in zip(flat, onto, strict=True):
-    axes[1].plot(
-        [a @ side, b @ side],
-        [a @ other, b @ other],
-        color=COLORS["reference"],
-        linewidth=0.6,
-    )
+    axes[1].plot([a @ side, b @ side], [a @ other, b @ other], **thin)
 axes[1].plot(onto @ side, onto @ other, "^", color=COLORS["value"])
-axes[1].set(title="from above", xlabel="in the plane", ylabel="in the plane")
-axes[1].set_aspect("equal")
+axes[1].set(title="from above", xlabel="in the plane", aspect="equal")
 show_figure(
     fig,
     name="fig-transformer-block-sphere",
-    caption="LayerNorm of 60 tokens with three features. Left: each token (blue "
+    caption="LayerNorm of 50 tokens with three features. Left: each token (blue "
     "dot) drops onto the plane of mean zero. Right: within the plane each is "
     r"moved to a circle of radius $\sqrt{3}$ (triangles).",
     alt="Left, scattered dots are joined by vertical lines to points on a "
@@ -761,36 +759,21 @@ glue("tblock-variance-slope", fit_line)
 # %% tags=["hide-input"]
 fig, ax = new_figure()
 ax.fill_between(
-    level,
-    1 + c * level,
-    1 + (1 + c) * level,
-    color=COLORS["query"],
-    alpha=0.15,
-    linewidth=0,
+    level, low, high, color=COLORS["query"], alpha=0.15, linewidth=0
 )
 for norm, style, color in (("pre", "-", "query"), ("post", "--", "key")):
-    runs = shown[norm]
-    ax.plot(
-        level, runs.mean(0), style, color=COLORS[color], label=f"{norm}-norm"
-    )
-    ax.fill_between(
-        level,
-        runs.min(0),
-        runs.max(0),
-        color=COLORS[color],
-        alpha=0.3,
-        linewidth=0,
-    )
+    band(ax, level, shown[norm], style, color, label=f"{norm}-norm")
 ax.set(xlabel="block", ylabel="mean square of a feature")
 ax.legend()
 show_figure(
     fig,
     name="fig-transformer-block-variance",
     caption="The size of the residual stream before training, five seeds. The "
-    "pale wedge is what the derivation allows pre-norm. Post-norm stays at one.",
+    "pale wedge is what the derivation allows pre-norm on average. Post-norm "
+    "stays at one.",
     alt="Two curves over 24 blocks. The pre-norm curve rises almost along a "
-    "straight line inside a pale wedge; the post-norm curve is flat at one. The "
-    "bands of five seeds are narrow.",
+    "straight line inside a pale wedge, with a band of seeds that widens; the "
+    "post-norm curve is flat at one.",
 )
 
 # %% [markdown]
@@ -938,21 +921,10 @@ check(
 # %% tags=["hide-input"]
 fig, ax = new_figure()
 for (norm, alpha), traces in alike.items():
-    ax.plot(
-        traces.mean(0),
-        {1.0: "-", 0.3: ":"}[alpha],
-        marker={"post": "s", "pre": "o"}[norm],
-        color=COLORS[{"post": "key", "pre": "query"}[norm]],
-        label=rf"{norm}-norm, $\alpha$ = {alpha:g}",
-    )
-    ax.fill_between(
-        range(13),
-        traces.min(0),
-        traces.max(0),
-        color=COLORS[{"post": "key", "pre": "query"}[norm]],
-        alpha=0.2,
-        linewidth=0,
-    )
+    style = {"post": "s", "pre": "o"}[norm] + {1.0: "-", 0.3: ":"}[alpha]
+    color = {"post": "key", "pre": "query"}[norm]
+    label = rf"{norm}-norm, $\alpha$ = {alpha:g}"
+    band(ax, range(13), traces, style, color, label=label)
 ax.set(yscale="log", xlabel="block", ylabel=r"$D = 1 - \overline{\rho}$")
 fig.legend(loc="outside upper center", ncols=2)
 show_figure(
@@ -1188,35 +1160,13 @@ looks = {
     "no sum, no norm": ("d-.", "weights"),
 }
 for name, sizes in by_block.items():
-    style, color = looks[name]
-    axes[0].plot(
-        range(1, 13), sizes.mean(0), style, color=COLORS[color], label=name
-    )
-    axes[0].fill_between(
-        range(1, 13),
-        sizes.min(0),
-        sizes.max(0),
-        color=COLORS[color],
-        alpha=0.2,
-        linewidth=0,
-    )
+    band(axes[0], range(1, 13), sizes, *looks[name], label=name)
 axes[0].set(yscale="log", xlabel="block", ylabel="gradient of its weights")
 fig.legend(loc="outside upper center", ncols=2)
 for name in ("pre-norm", "post-norm"):
-    style, color = looks[name]
     sizes = last[name.removesuffix("-norm")][..., 0]
-    axes[1].plot(depths, sizes.mean(0), style, color=COLORS[color])
-    axes[1].fill_between(
-        depths,
-        sizes.min(0),
-        sizes.max(0),
-        color=COLORS[color],
-        alpha=0.2,
-        linewidth=0,
-    )
-reference = (
-    pre[0, 0] * np.sqrt(pre[0, 1]) / np.sqrt(1 + fit_line * np.array(depths))
-)
+    band(axes[1], depths, sizes, *looks[name])
+reference = product.mean() / np.sqrt(pre[:, 1])
 axes[1].plot(depths, reference, "-", color=COLORS["reference"], linewidth=1)
 axes[1].set(
     xscale="log",
@@ -1225,6 +1175,7 @@ axes[1].set(
     ylabel="gradient of the last $W_2$",
 )
 axes[1].set_xticks(depths, [str(L) for L in depths])
+axes[1].set_yticks([0.25, 0.5, 1.0], ["0.25", "0.5", "1"])
 axes[1].minorticks_off()
 show_figure(
     fig,
@@ -1268,7 +1219,8 @@ show_figure(
 # :::
 #
 # How far does softening go? Move $\alpha$, the factor on the last map of every branch, and watch
-# both stacks.
+# both stacks. At small $\alpha$ both gradients are flat, for every block is nearly the identity, and
+# the tokens stay apart.
 
 # %%
 alphas = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
@@ -1283,16 +1235,20 @@ def log_gradients(norm, alpha):
 
 def still_apart(norm, alpha):
     end = [distances(norm, 12, seed=s, branch=alpha)[-1] for s in range(3)]
-    return f"{np.mean(end):.1e}"
+    return f"{np.mean(end):.4f}"
 
 
+by_alpha = {
+    f"{norm}-norm": np.stack([log_gradients(norm, a) for a in alphas])
+    for norm in ("pre", "post")
+}
+for name, logs in by_alpha.items():
+    tilt = np.abs(logs[:, 0])
+    check(f"{name}: soft branches, a flat gradient", tilt[1] < 0.2 * tilt[-1])
 CurveExplorer(
     np.arange(1, 13),
     alphas,
-    {
-        f"{norm}-norm": np.stack([log_gradients(norm, a) for a in alphas])
-        for norm in ("pre", "post")
-    },
+    by_alpha,
     readouts={
         f"D after 12 blocks, {norm}-norm": [
             still_apart(norm, a) for a in alphas
@@ -1857,22 +1813,9 @@ for ax, branch in zip(axes, (1.0, 0.3), strict=True):
                 and (run["norm"], run["warmup"]) == arm
             ]
         )
-        ax.plot(
-            middle_of,
-            lines.mean(0),
-            marker=marker,
-            markevery=5,
-            color=COLORS[color],
-            label=label if branch == 1.0 else None,
-        )
-        ax.fill_between(
-            middle_of,
-            lines.min(0),
-            lines.max(0),
-            color=COLORS[color],
-            alpha=0.2,
-            linewidth=0,
-        )
+        style = marker + {"s": "-", "^": "--", "o": "-.", "d": ":"}[marker]
+        label = label if branch == 1.0 else None
+        band(ax, middle_of, lines, style, color, label=label, markevery=5)
     ax.axhline(recorded_unigram, color=COLORS["reference"], linewidth=1)
     ax.set(
         title=rf"$\alpha$ = {branch:g}", ylabel="training loss", ylim=(2.2, 5.2)

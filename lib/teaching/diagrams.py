@@ -101,7 +101,8 @@ def residual_block(ax: Axes, sublayers: Sequence[str], *, norm: str) -> None:
 
 
 def _line(ax: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
-    ax.plot(*zip(start, end, strict=True), color=INK, linewidth=1.5, solid_capstyle="projecting")
+    style = {"color": INK, "linestyle": "-", "linewidth": 1.5, "solid_capstyle": "projecting"}
+    ax.plot(*zip(start, end, strict=True), **style)
 
 
 def _box(ax: Axes, x: float, y: float, text: str) -> None:
