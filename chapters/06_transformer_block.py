@@ -56,13 +56,7 @@ from lib.data import (
     random_windows,
     topics_text,
 )
-from lib.layers import (
-    DecoderLayer,
-    EncoderLayer,
-    FeedForward,
-    LayerNorm,
-    RMSNorm,
-)
+from lib.layers import DecoderLayer, EncoderLayer, FeedForward, LayerNorm, RMSNorm
 from lib.teaching import (
     CurveExplorer,
     Progress,
@@ -151,7 +145,7 @@ show_figure(
 # :::{admonition} Our remark
 # :class: remark
 # So the paper is post-norm. Pre-norm came from several sides: {cite:t}`wang2019` used it to train
-# translation models of up to 30 layers, and {cite:t}`xiong2020` gave a reason. The sum itself is
+# translation models with encoders of up to 30 layers, and {cite:t}`xiong2020` gave a reason. The sum itself is
 # older than both; {cite:t}`he2016` introduced it for images.
 # :::
 
@@ -373,9 +367,7 @@ for eps in (0.0, 1e-5, 0.5):
     J = (
         torch.eye(d) - torch.outer(ones, ones) / d - torch.outer(hat, hat) / d
     ) / s
-    check(
-        "eq-transformer-block-jacobian", J, jacobian(layer, token), atol=1e-14
-    )
+    check("eq-transformer-block-jacobian", J, jacobian(layer, token), atol=1e-14)
 
 check(
     "eq-transformer-block-numerator",
@@ -758,9 +750,7 @@ glue("tblock-variance-slope", fit_line)
 
 # %% tags=["hide-input"]
 fig, ax = new_figure()
-ax.fill_between(
-    level, low, high, color=COLORS["query"], alpha=0.15, linewidth=0
-)
+ax.fill_between(level, low, high, color=COLORS["query"], alpha=0.15, linewidth=0)
 for norm, style, color in (("pre", "-", "query"), ("post", "--", "key")):
     band(ax, level, shown[norm], style, color, label=f"{norm}-norm")
 ax.set(xlabel="block", ylabel="mean square of a feature")
@@ -1077,9 +1067,7 @@ check("eq-transformer-block-ffn-backward", np.mean(ratios), c, atol=0.02)
 
 def likeness(x):
     """Mean cosine of all pairs of rows, by the squares: ‖mean‖² / mean ‖·‖²."""
-    return (
-        x.mean(-2).square().sum() / x.square().sum(-1).mean(-1).sum()
-    ).item()
+    return (x.mean(-2).square().sum() / x.square().sum(-1).mean(-1).sum()).item()
 
 
 found, predicted = [], []
@@ -1117,9 +1105,7 @@ arms = {
     "no sum, no norm": ("post", "neither"),
 }
 by_block = {
-    name: np.array(
-        [weight_gradients(norm, 12, s, arm=arm)[0] for s in range(5)]
-    )
+    name: np.array([weight_gradients(norm, 12, s, arm=arm)[0] for s in range(5)])
     for name, (norm, arm) in arms.items()
 }  # each (seeds, 12)
 print("gradient of a block's weights, 12 blocks, mean over seeds")
@@ -1250,9 +1236,7 @@ CurveExplorer(
     alphas,
     by_alpha,
     readouts={
-        f"D after 12 blocks, {norm}-norm": [
-            still_apart(norm, a) for a in alphas
-        ]
+        f"D after 12 blocks, {norm}-norm": [still_apart(norm, a) for a in alphas]
         for norm in ("pre", "post")
     },
     parameter="α",
@@ -1310,9 +1294,7 @@ CurveExplorer(
 weight = nn.Parameter(torch.zeros(6, dtype=double))
 weight.grad = torch.tensor([1e-3, -1e-3, 1.0, -1.0, 1e3, -1e3], dtype=double)
 torch.optim.AdamW([weight], lr=0.01, weight_decay=0).step()
-check(
-    "eq-transformer-block-adam", weight, -0.01 * weight.grad.sign(), atol=1e-6
-)
+check("eq-transformer-block-adam", weight, -0.01 * weight.grad.sign(), atol=1e-6)
 
 eta, width = 3e-3, 64
 token = draw_tokens(0, 1, 1, width).double()[0]  # (1, d)
@@ -1746,6 +1728,9 @@ for layers, branch in stacks:
     print(f"{layers:2}, {branch:<14}{row}")
 print(f"frequencies of characters alone: {recorded_unigram:.2f}")
 glue("tblock-run-unigram", recorded_unigram)
+bert, std = 768, 0.02  # its width and its initial standard deviation
+glue("tblock-bert-alpha", std**2 * bert)  # Xavier's variance is 1 / d
+glue("tblock-bert-ffn", std**2 * 5 * bert / 2)  # and here 2 / 5d
 glue("tblock-run-seeds", len({run["seed"] for run in recorded_runs}))
 glue("tblock-run-steps", record["settings"]["steps"])
 stuck = recorded_unigram - 0.1
@@ -1854,11 +1839,13 @@ show_figure(
 # So “post-norm needs warm-up” is half of what was found. At depth it needs tokens that are still
 # apart as well, and that is decided by the initial weights. How far does this go?
 # {glue:text}`tblock-run-seeds:.0f` seeds, {glue:text}`tblock-run-steps:.0f` steps, one learning
-# rate, one small text, no clipping. Stacks of twelve post-norm layers are trained every day: BERT is
-# one. It begins with a standard deviation of $0.02$ ({cite:t}`devlin2019`, in its code), far below
-# Xavier's at its width, so its branches are soft; and it warms up. And that pre-norm *starts* more
-# easily does not mean that it *ends* better; after 300 steps we can't say
-# ({cite:t}`xiong2020` report comparable results).
+# rate, one small text, no clipping. Stacks of twelve post-norm layers can be trained: BERT is one. Its
+# matrices begin with a standard deviation of $0.02$ ({cite:t}`devlin2019`, in its code), and Xavier's
+# would be larger. On the way through value and output matrix that makes a factor of
+# {glue:text}`tblock-bert-alpha:.2f`, on the way through the feed-forward layer one of
+# {glue:text}`tblock-bert-ffn:.2f`. So its attention is about as soft as ours on the right; and it warms
+# up. And that pre-norm *starts* more easily does not mean that it *ends* better; after so few steps
+# we can't say ({cite:t}`xiong2020` report comparable results).
 
 # %% [markdown]
 # ## Folklore, set right
@@ -1973,9 +1960,7 @@ catches("D16, samples", samples_are_separate, broken=by_position, fixed=by_name)
 
 # %%
 def unbiased(x, eps=1e-5):
-    return (x - x.mean(-1, keepdim=True)) / (
-        x.var(-1, keepdim=True) + eps
-    ).sqrt()
+    return (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True) + eps).sqrt()
 
 
 def eps_outside(x, eps=1e-5):
