@@ -145,8 +145,8 @@ show_figure(
 # :::{admonition} Our remark
 # :class: remark
 # So the paper is post-norm. Pre-norm came from several sides: {cite:t}`wang2019` used it to train
-# translation models with encoders of up to 30 layers, and {cite:t}`xiong2020` gave a reason. The sum itself is
-# older than both; {cite:t}`he2016` introduced it for images.
+# translation models with encoders of up to 30 layers, and {cite:t}`xiong2020` gave a reason. The
+# sum itself is older than both; {cite:t}`he2016` introduced it for images.
 # :::
 
 # %% [markdown]
@@ -1189,7 +1189,7 @@ show_figure(
 #
 # :::{admonition} The paper says
 # :class: paper
-# {cite:t}`xiong2020` (§3.3, theorem 1): at initialisation, and if the lengths of the tokens are
+# {cite:t}`xiong2020` (§3, theorem 1): at initialisation, and if the lengths of the tokens are
 # concentrated around their means, the gradient of the last feed-forward matrix is, with high
 # probability, at most of the order $d\sqrt{\ln d}$ in post-norm, and $d\sqrt{\ln d / L}$ in
 # pre-norm. From this the paper concludes that post-norm needs warm-up, for its gradients near the
