@@ -100,10 +100,12 @@ double = torch.float64
 # at a time:
 #
 # $$
-# \operatorname{LN}(x) = \gamma \circ \hat{x} + \beta, \qquad
-# \hat{x} = \frac{x - \mu \mathbf{1}}{s}, \qquad
-# \mu = \frac{1}{d} \sum_{i=1}^{d} x_i, \qquad
-# s = \sqrt{\frac{1}{d} \sum_{i=1}^{d} (x_i - \mu)^2 + \varepsilon} .
+# \begin{aligned}
+# \operatorname{LN}(x) &= \gamma \circ \hat{x} + \beta, &
+# \hat{x} &= \frac{x - \mu \mathbf{1}}{s}, \\
+# \mu &= \frac{1}{d} \sum_{i=1}^{d} x_i, &
+# s &= \sqrt{\frac{1}{d} \sum_{i=1}^{d} (x_i - \mu)^2 + \varepsilon} .
+# \end{aligned}
 # $$ (def-transformer-block-layer-norm)
 #
 # | symbol | shape | meaning |
@@ -175,8 +177,8 @@ show_figure(
 # $$ (eq-transformer-block-sphere)
 #
 # LayerNorm throws a token onto a plane, and then onto a sphere of radius $\sqrt{d}$ in it. Of $d$
-# numbers, $d - 2$ are left: one is lost to the mean, one to the length. Both can be added and
-# nothing changes. For every $a > 0$ and every $b$,
+# numbers, $d - 2$ are left: one is lost to the mean, one to the length. So neither matters to the
+# result. For every $a > 0$ and every $b$,
 #
 # $$
 # \widehat{a x + b \mathbf{1}} = \hat{x} ,
@@ -514,10 +516,12 @@ check("BatchNorm: visibly", by_batch > 0.05)
 # $d \times d_\text{ff}$. With $d_\text{ff} = 4d$:
 #
 # $$
-# \underbrace{4d^2}_{\text{attention}} + \underbrace{8d^2}_{\text{feed-forward}} = 12 d^2
-# \qquad\text{and}\qquad
-# \underbrace{4d}_{\text{its biases}} + \underbrace{5d}_{\text{its biases}}
-# + \underbrace{4d}_{\text{two norms}} = 13 d .
+# \begin{aligned}
+# \text{matrices:}\quad & \underbrace{4d^2}_{\text{attention}}
+# {}+ \underbrace{8d^2}_{\text{feed-forward}} = 12 d^2 \\
+# \text{vectors:}\quad & \underbrace{4d}_{\text{attention}} {}+ \underbrace{5d}_{\text{feed-forward}}
+# {}+ \underbrace{4d}_{\text{two norms}} = 13 d .
+# \end{aligned}
 # $$ (eq-transformer-block-parameters)
 #
 # **Two thirds of a block's weights are in the feed-forward layer.**
@@ -641,9 +645,10 @@ for k, size in by_length.items():
 # variance $2/(1+r)$; ReLU cuts half of its mean square away; and the output sums $rd$ of these:
 #
 # $$
-# c = r d \cdot \frac{2}{d(1+r)} \cdot \frac12 \cdot \frac{2}{1+r} = \frac{2r}{(1+r)^2} ,
-# \qquad c = \tfrac12 \text{ for } r = 1, \quad c = \tfrac{8}{25} \text{ for } r = 4 .
+# c = r d \cdot \frac{2}{d(1+r)} \cdot \frac12 \cdot \frac{2}{1+r} = \frac{2r}{(1+r)^2} .
 # $$ (eq-transformer-block-ffn-gain)
+#
+# That is $\tfrac12$ for $r = 1$, and $\tfrac{8}{25}$ for the usual $r = 4$.
 #
 # *The attention branch.* Value and output matrix are $d \times d$ and keep the mean square. But
 # what they get is the mean token $m = \frac1n \sum_i \hat{x}_i$, and a mean is shorter than what it
@@ -840,6 +845,7 @@ check(
     x[:, 1:] - x[:, :1],
     atol=1e-5,
 )
+print(f"{'D, attention only':18}" + "".join(f"{L:9}" for L in (0, 4, 8, 12)))
 for alpha in (1.0, 0.3):
     for norm in ("post", "pre"):
         traces = np.array(
@@ -877,10 +883,8 @@ for alpha in (1.0, 0.3):
             )
             low = traces[:, :1] / (1 + alpha**2 * np.arange(13))
             check("at least one over L", bool((traces > 0.8 * low).all()))
-        print(
-            f"α = {alpha}, {norm:4}: D after 0, 4, 8, 12 attention sublayers:",
-            np.array2string(traces.mean(0)[::4], precision=4),
-        )
+        row = "".join(f"{D:9.4f}" for D in traces.mean(0)[::4])
+        print(f"α = {alpha}, {norm + '-norm':9}{row}")
 
 # %%
 alike = {
@@ -893,7 +897,7 @@ alike = {
 for (norm, alpha), traces in alike.items():
     end = traces[:, -1]
     print(
-        f"whole blocks, {norm:4}-norm, α = {alpha}: D = "
+        f"whole blocks, {norm + '-norm':9}, α = {alpha}: D = "
         f"{end.mean():.1e} (from {end.min():.1e} to {end.max():.1e})"
     )
 glue("tblock-alike-post", alike["post", 1.0][:, -1].mean())
@@ -929,11 +933,10 @@ show_figure(
 )
 
 # %% [markdown]
-# With Xavier's weights, twelve post-norm blocks leave a mean cosine of $1 - D$ with $D =$
-# {glue:text}`tblock-alike-post:.1e`; pre-norm has {glue:text}`tblock-alike-pre:.2f`, and post-norm
-# with softer branches {glue:text}`tblock-alike-soft:.2f`. To the last layers of the first, all
-# tokens of a text are one token. What such a model can predict at the start is how frequent each
-# word is, whatever it has read.
+# With Xavier's weights, twelve post-norm blocks leave $D =$ {glue:text}`tblock-alike-post:.1e`;
+# pre-norm leaves {glue:text}`tblock-alike-pre:.2f`, and post-norm with softer branches
+# {glue:text}`tblock-alike-soft:.2f`. To whatever reads the first of these, all tokens of a text are
+# one token. All that such a model can say at the start is how frequent each word is.
 
 # %% [markdown]
 # ### Step 8. The gradient, at the top and further down
@@ -946,9 +949,11 @@ show_figure(
 # depth. Hence
 #
 # $$
-# \Big\lVert \frac{\partial \mathcal{L}}{\partial W_2^{(L)}} \Big\rVert
-# \;\propto\; \frac{1}{\sqrt{v_L}} \;\sim\; \frac{1}{\sqrt{L}} \quad\text{(pre-norm)},
-# \qquad \propto \frac{1}{\sqrt{1 + c}} \quad\text{(post-norm)} .
+# \Big\lVert \frac{\partial \mathcal{L}}{\partial W_2} \Big\rVert \;\propto\;
+# \begin{cases}
+# 1/\sqrt{v_L} \;\sim\; 1/\sqrt{L} & \text{in pre-norm,} \\
+# 1/\sqrt{1 + c} & \text{in post-norm.}
+# \end{cases}
 # $$ (eq-transformer-block-last)
 #
 # In pre-norm the deeper the stack, the smaller the gradient at its top; in post-norm the depth
@@ -971,11 +976,11 @@ show_figure(
 #
 # $$
 # \frac{\lVert g_{l-1} \rVert}{\lVert g_l \rVert} \approx
-# \sqrt{\frac{1 + \bar\rho_g}{1 + \bar\rho}}
-# \;\longrightarrow\; \frac{1}{\sqrt{2}}
-# \quad\text{for tokens alike } (\bar\rho = 1),\ \text{gradients not } (\bar\rho_g = 0) .
+# \sqrt{\frac{1 + \bar\rho_g}{1 + \bar\rho}} .
 # $$ (eq-transformer-block-post-gradient)
 #
+# For tokens that are alike, $\bar\rho = 1$, with gradients that are not, $\bar\rho_g = 0$, that is
+# $1/\sqrt{2}$.
 # **Where tokens have become alike, a post-norm stack loses half of the gradient's square in every
 # block.** In pre-norm the branch's Jacobian is small, $\lVert J_F \rVert \sim 1/\sqrt{v_l}$,
 # because its norm divides by the length of a long token. So the bracket $I + J_F$ is close to $I$,
@@ -1047,11 +1052,10 @@ slopes = {
     norm: np.polyfit(np.log(depths), np.log(last[norm].mean(0)[:, 0]), 1)[0]
     for norm in last
 }
+print(f"{'gradient of the last W2, L =':28}" + "".join(f"{L:7}" for L in depths))
 for norm, values in last.items():
-    print(
-        f"{norm:4}: gradient of the last W2 for L = 1, 2, 4, 8, 16:",
-        np.array2string(values[..., 0].mean(0), precision=3),
-    )
+    row = "".join(f"{size:7.3f}" for size in values[..., 0].mean(0))
+    print(f"{norm + '-norm':28}{row}")
 glue("tblock-slope-pre", f"{slopes['pre']:.2f}".replace("-", "−"))
 glue("tblock-slope-post", f"{slopes['post']:.2f}".replace("-", "−"))
 
@@ -1336,9 +1340,10 @@ check("it is reached at step w", float(np.argmax(rates) + 1), 4000.0)
 # evaluation, do nothing. With independent $m \sim \operatorname{Bernoulli}(1 - p)$,
 #
 # $$
-# y = \frac{m}{1 - p}\, x, \qquad
-# \mathbb{E}[y] = \frac{1-p}{1-p}\, x = x, \qquad
-# \operatorname{Var}(y) = \frac{p\,(1-p)}{(1-p)^2}\, x^2 = \frac{p}{1-p}\, x^2 .
+# \begin{aligned}
+# y &= \frac{m}{1 - p}\, x, \qquad \mathbb{E}[y] = \frac{1-p}{1-p}\, x = x, \\
+# \operatorname{Var}(y) &= \frac{p\,(1-p)}{(1-p)^2}\, x^2 = \frac{p}{1-p}\, x^2 .
+# \end{aligned}
 # $$ (eq-transformer-block-dropout)
 #
 # The mean is kept, so that the next layer sees in evaluation what it saw on average in training;
@@ -1675,7 +1680,7 @@ for norm, warmup, seed in bar:
 print("six blocks, nats a character, mean ± standard deviation over seeds")
 for (norm, warmup), losses in live.items():
     print(
-        f"{norm:4}-norm, {'with' if warmup else 'without'} warm-up:"
+        f"{norm + '-norm':9}, {'with' if warmup else 'without'} warm-up:"
         f"  {np.mean(losses):.3f} ± {np.std(losses, ddof=1):.3f}"
     )
 glue("tblock-live-post-none", np.mean(live["post", 0.0]))
