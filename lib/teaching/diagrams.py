@@ -1,4 +1,5 @@
 """Drawings of matrix products, boxes to scale, and of networks: coloured as in the whole book."""
+"""Drawings of matrix products, to scale, and of residual blocks, in the colours of the book."""
 
 from __future__ import annotations
 
@@ -114,3 +115,51 @@ def network(
     ax.set(xlim=(-0.4, widest - 0.6), ylim=(-0.4, len(rows) - 0.6))
     ax.set_aspect("equal")
     ax.axis("off")
+def residual_block(ax: Axes, sublayers: Sequence[str], *, norm: str) -> None:
+    """Draw a Transformer block from bottom to top: a stream, and one branch a sublayer.
+
+    norm: "post" puts a box LN on the stream, above each sum; "pre" puts it into the branch, below
+        the sublayer, and leaves the stream free.
+    """
+    if norm not in ("post", "pre"):
+        raise ValueError(f"norm: expected 'post' or 'pre', got {norm!r}")
+    stream, branch, rise = 0.0, 2.4, 3.0
+    top = rise * len(sublayers) + 0.5
+    start = -0.2
+    for number, name in enumerate(sublayers):
+        low = rise * number
+        boxes = {"post": [(0.95, name)], "pre": [(0.85, "LN"), (1.85, name)]}[norm]
+        join = low + {"post": 1.75, "pre": 2.65}[norm]
+        at = low + 0.15
+        _line(ax, (stream, at), (branch, at))
+        for height, text in boxes:
+            _line(ax, (branch, at), (branch, low + height - 0.3))
+            _box(ax, branch, low + height, text)
+            at = low + height + 0.3
+        _line(ax, (branch, at), (branch, join))
+        _line(ax, (branch, join), (stream + 0.22, join))
+        _line(ax, (stream, start), (stream, join - 0.22))
+        ax.plot(stream, join, "o", markersize=14, fillstyle="none", color=COLORS["reference"])
+        ax.text(stream, join, "+", ha="center", va="center", fontsize=12, color=INK)
+        start = join + 0.22
+        if norm == "post":
+            _line(ax, (stream, start), (stream, low + 2.2))
+            _box(ax, stream, low + 2.5, "LN")
+            start = low + 2.8
+    ax.annotate("", (stream, top), (stream, start), arrowprops={"arrowstyle": "->", "color": INK})
+    ax.text(stream, -0.5, "x", ha="center", va="center", color=INK, fontsize=11)
+    ax.set(xlim=(-1.0, branch + 1.5), ylim=(-0.9, top + 0.1))
+    ax.axis("off")
+
+
+def _line(ax: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
+    style = {"color": INK, "linestyle": "-", "linewidth": 1.5, "solid_capstyle": "projecting"}
+    ax.plot(*zip(start, end, strict=True), **style)
+
+
+def _box(ax: Axes, x: float, y: float, text: str) -> None:
+    width, color = (1.1, COLORS["value"]) if text == "LN" else (2.6, COLORS["query"])
+    corner, size = (x - width / 2, y - 0.3), (width, 0.6)
+    ax.add_patch(Rectangle(corner, *size, facecolor=color, alpha=0.25, linewidth=0))
+    ax.add_patch(Rectangle(corner, *size, fill=False, edgecolor=color, linewidth=2))
+    ax.text(x, y, text, ha="center", va="center", color=INK, fontsize=10)

@@ -6,6 +6,7 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
 
 from lib.teaching.diagrams import Matrix, matrix_products, network
+from lib.teaching.diagrams import Matrix, matrix_products, residual_block
 
 LEFT = Matrix("A", "m", "k", 2.0, 1.0, "#0072B2")
 RIGHT = Matrix("B", "k", "n", 1.0, 3.0, "#D55E00")
@@ -81,3 +82,45 @@ def test_a_network_has_a_circle_and_a_name_for_each_node_and_an_arrow_for_each_e
 def test_a_network_draws_no_way_that_is_not_there(ax, edges, path, message):
     with pytest.raises(ValueError, match=message):
         network(ax, [["a", "b"], ["c", "d"]], edges, path=path)
+def norms_and_sums(ax):
+    """Of each LN: whether it is on the stream; the heights of norms, sublayers and sums."""
+    norms = [t.get_position() for t in ax.texts if t.get_text() == "LN"]
+    heights = {t.get_text(): t.get_position()[1] for t in ax.texts if t.get_text() != "LN"}
+    sums = [t.get_position()[1] for t in ax.texts if t.get_text() == "+"]
+    return norms, heights, sums
+
+
+def test_post_norm_stands_on_the_stream_above_each_sum(ax):
+    residual_block(ax, ["first", "second"], norm="post")
+    norms, heights, sums = norms_and_sums(ax)
+    assert [x for x, _ in norms] == [0, 0]
+    assert heights["first"] < sums[0] < norms[0][1] < heights["second"] < sums[1] < norms[1][1]
+
+
+def test_pre_norm_stands_in_the_branch_below_each_sublayer(ax):
+    residual_block(ax, ["first", "second"], norm="pre")
+    norms, heights, sums = norms_and_sums(ax)
+    assert min(x for x, _ in norms) > 1
+    assert norms[0][1] < heights["first"] < sums[0] < norms[1][1] < heights["second"] < sums[1]
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+def test_the_boxes_of_a_block_do_not_overlap_and_no_line_crosses_one(ax, norm):
+    residual_block(ax, ["a", "b", "c"], norm=norm)
+    found = boxes(ax)
+    assert len(found) == 6
+    for i, (x, y, w, h) in enumerate(found):
+        assert ax.get_xlim()[0] <= x and x + w <= ax.get_xlim()[1]
+        assert ax.get_ylim()[0] <= y and y + h <= ax.get_ylim()[1]
+        for u, v, p, q in found[i + 1 :]:
+            assert x + w <= u or u + p <= x or y + h <= v or v + q <= y
+        for line in ax.lines:
+            xs, ys = line.get_data()
+            inside_x = max(xs) > x + 1e-9 and min(xs) < x + w - 1e-9
+            inside_y = max(ys) > y + 1e-9 and min(ys) < y + h - 1e-9
+            assert not (inside_x and inside_y)
+
+
+def test_a_norm_stands_before_or_after(ax):
+    with pytest.raises(ValueError, match="expected 'post' or 'pre', got 'both'"):
+        residual_block(ax, ["a"], norm="both")
