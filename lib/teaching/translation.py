@@ -13,10 +13,19 @@ from torch import Tensor, nn
 
 from lib.data import CharacterVocabulary, TextPairs
 from lib.generation import greedy
-from lib.losses import label_smoothing_loss
+from lib.losses import label_smoothing_loss, masked_lm_loss
+from lib.models.transformer import Transformer
 from lib.training import fit
 
-__all__ = ["Batch", "Translation", "exact_match", "train_translator", "translate"]
+__all__ = [
+    "Batch",
+    "OneVector",
+    "Translation",
+    "exact_match",
+    "nats",
+    "train_translator",
+    "translate",
+]
 
 
 @dataclass(frozen=True)
@@ -134,6 +143,37 @@ def exact_match(
     sources, targets = zip(*pairs, strict=True)
     written = translate(model, translation, sources, **options)
     return sum(a == b for a, b in zip(written, targets, strict=True)) / len(pairs)
+
+
+@torch.no_grad()
+def nats(model: nn.Module, translation: Translation, pairs: Sequence[tuple[str, str]]) -> float:
+    """Mean cross-entropy under teacher forcing, a character or end token, without smoothing."""
+    total, count = 0.0, 0
+    device = next(model.parameters()).device
+    for start in range(0, len(pairs), 256):
+        batch = translation.batch(pairs[start : start + 256], device)
+        logits = model(**batch.inputs)
+        total += masked_lm_loss(logits, batch.labels, reduction="sum").item()
+        count += int((batch.labels != -100).sum())
+    return total / count
+
+
+class OneVector(Transformer):
+    """A `Transformer` whose decoder sees the mean of the encoder's states, and nothing else.
+
+    The memory is (B, 1, d_model). It is what an encoder–decoder without attention hands over.
+    """
+
+    def encode(self, input_ids: Tensor, *, attention_mask: Tensor | None = None) -> Tensor:
+        states = super().encode(input_ids, attention_mask=attention_mask)
+        if attention_mask is None:
+            return states.mean(dim=1, keepdim=True)
+        real = (attention_mask != 0).unsqueeze(-1).to(states.dtype)  # (B, m, 1)
+        return (states * real).sum(dim=1, keepdim=True) / real.sum(dim=1, keepdim=True)
+
+    def decode(self, decoder_input_ids: Tensor, memory: Tensor, **options) -> Tensor:
+        options["attention_mask"] = None  # nothing of one vector is padding
+        return super().decode(decoder_input_ids, memory, **options)
 
 
 def train_translator(
