@@ -21,6 +21,7 @@ __all__ = [
     "Batch",
     "OneVector",
     "Translation",
+    "attention_weights",
     "exact_match",
     "nats",
     "train_translator",
@@ -156,6 +157,36 @@ def nats(model: nn.Module, translation: Translation, pairs: Sequence[tuple[str, 
         total += masked_lm_loss(logits, batch.labels, reduction="sum").item()
         count += int((batch.labels != -100).sum())
     return total / count
+
+
+@torch.no_grad()
+def attention_weights(model: Transformer, **inputs: Tensor) -> dict[str, list[Tensor]]:
+    """The weights of every attention in one pass, by kind and layer.
+
+    inputs : as in `Transformer.forward`: a `Batch`'s `inputs`
+
+    Returns "encoder" (B, h, m, m), "decoder" (B, h, n, n) and "cross" (B, h, n, m), a list of
+    layers each. The model is left as it was.
+    """
+    found: dict[str, list[Tensor]] = {"encoder": [], "decoder": [], "cross": []}
+
+    def listen(kind: str) -> Callable[[nn.Module, tuple, dict], None]:
+        def hook(module: nn.Module, args: tuple, options: dict) -> None:
+            if not options.get("return_weights"):  # that is our own call
+                found[kind].append(module(*args, **options, return_weights=True)[1])
+
+        return hook
+
+    modules = [(layer.attention, "encoder") for layer in model.encoder]
+    for layer in model.decoder:
+        modules += [(layer.attention, "decoder"), (layer.cross_attention, "cross")]
+    handles = [m.register_forward_pre_hook(listen(k), with_kwargs=True) for m, k in modules]
+    try:
+        model(**inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
 
 
 class OneVector(Transformer):

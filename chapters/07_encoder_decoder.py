@@ -1,0 +1,1293 @@
+# ---
+# jupyter:
+#   accelerator: GPU
+#   book:
+#     question: >-
+#       A German date goes in, an English one comes out: other words, another order, another length.
+#       How does one sequence become another, when nobody says which part becomes which?
+#     goals:
+#       - write the probability of a whole translation as a product, and train all its factors at once
+#       - derive cross-attention's shapes, and say which of its three masks guards against what
+#       - say what one matrix does in three places, and what label smoothing makes of the optimum
+#       - search for a good translation greedily, by chance and with beams, and correct for length
+#       - load an official translation model into the same few lines, and prove that it is the same
+#     prerequisites:
+#       - scaled dot-product attention and its masks (chapter 2), several heads (chapter 3)
+#       - sinusoidal positions (chapter 4)
+#       - the block of attention, residual, norm and feed-forward layer (chapter 6)
+#     data: Dates in four languages, as Unicode's CLDR writes them; they ship with Babel. No download.
+#     hardware: One CPU core. Uses a GPU where there is one.
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Encoder and decoder
+
+# %% tags=["setup", "remove-cell"]
+import sys
+from pathlib import Path
+
+here = Path.cwd()
+root = next(
+    p for p in (here, *here.parents) if (p / "lib" / "attention.py").exists()
+)
+sys.path.insert(0, str(root))
+
+# %% tags=["hide-input"]
+import copy
+import importlib.util
+import itertools
+import math
+import tempfile
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lib.cache import KVCache
+from lib.attention import causal_mask, scaled_dot_product_attention
+from lib.data import date_pairs
+from lib.generation import beam_search, greedy, sample
+from lib.layers import DecoderLayer, EncoderLayer
+from lib.losses import label_smoothing_loss, masked_lm_loss
+from lib.models.transformer import Transformer, TransformerConfig
+from lib.positions import sinusoidal_encoding
+from lib.teaching import (
+    AttentionRows,
+    Progress,
+    catches,
+    check,
+    glue,
+    grade,
+    show_figure,
+    start,
+)
+from lib.teaching.figures import COLORS, heatmap
+from lib.teaching.recorded import recorded
+from lib.teaching.translation import (
+    OneVector,
+    Translation,
+    attention_weights,
+    exact_match,
+    nats,
+    train_translator,
+    translate,
+)
+
+device = start(seed=0)
+double = torch.float64
+
+# %% [markdown]
+# ## The formula
+#
+# A text $x = (x_1, \dots, x_m)$ is read, a text $y = (y_1, \dots, y_n)$ is written. Nothing ties
+# $n$ to $m$, and a word of $y$ need not stand where its counterpart stands in $x$. What we model
+# is the probability of the whole text $y$, given the whole text $x$, one token at a time:
+#
+# $$
+# p(y \mid x) = \prod_{t=1}^{n} p(y_t \mid y_{<t},\, x), \qquad y_{<t} = (y_1, \dots, y_{t-1}) .
+# $$ (eq-encoder-decoder-chain)
+#
+# The last token $y_n$ is a special one, the *end token*, so that the length too is something the
+# model says. An *encoder* turns $x$ into $m$ vectors, the *memory* $M$. A *decoder* reads what has
+# been written so far, looks at all of the memory, and gives one row of logits for each next token:
+#
+# $$
+# M = \operatorname{Encoder}(x), \qquad
+# H = \operatorname{Decoder}(y_{<1}, \dots, y_{<n};\, M), \qquad
+# p(\,\cdot \mid y_{<t}, x) = \operatorname{softmax}(H_t E^\top + b) .
+# $$ (def-encoder-decoder-model)
+#
+# | symbol | shape | meaning |
+# |---|---|---|
+# | $x$, $y$ | $m$, $n$ tokens | what is read, what is written; $y_n$ is the end token |
+# | $M$ | $m \times d$ | the memory: one vector for each token read |
+# | $H$ | $n \times d$ | the decoder's states: row $t$ knows $y_{<t}$ and $x$ |
+# | $E$ | $V \times d$ | one row a token, for both texts and for the output |
+# | $b$ | $V$ | a bias of the output words; zero in the paper |
+#
+# Each decoder layer has *two* attentions where an encoder layer has one. The first is
+# self-attention under a causal mask, among what was written. In the second, *cross-attention*, the
+# queries come from the decoder and the keys and values from the memory. That is all that connects
+# the two stacks.
+#
+# :::{admonition} The paper says
+# :class: paper
+# “In "encoder-decoder attention" layers, the queries come from the previous decoder layer, and the
+# memory keys and values come from the output of the encoder. This allows every position in the
+# decoder to attend over all positions in the input sequence.” {cite:t}`vaswani2017` (§3.2.3). Its
+# model has six layers in each stack (§3.1).
+# :::
+#
+# :::{admonition} Our remark
+# :class: remark
+# The sentence says *all positions*. One often reads that the decoder receives “the encoder's
+# context vector”. There is no such vector in the Transformer; step 3 shows what having only one
+# would mean, and the data show what it costs.
+# :::
+
+# %% [markdown]
+# ## Derivation
+#
+# Eight steps: what is modelled and how it is trained (1, 2), how the decoder looks at the memory
+# (3, 4), what stands at the two ends of the model (5, 6), and how a text is got out of it (7, 8).
+#
+# ### Step 1. A text's probability is a product
+#
+# For two events, $p(a, b \mid x) = p(a \mid x)\, p(b \mid a, x)$: that is what a conditional
+# probability is. Let $a$ be the beginning $y_{<n}$ and $b$ the last token, and then do the same
+# with the beginning, and so on down to the first token. No step of this approximates anything, and
+# no independence is assumed. So {eq}`eq-encoder-decoder-chain` holds for *every* distribution over
+# texts.
+#
+# We need the other direction too. If a network gives us any conditional distributions, is their
+# product a distribution? Sum it over all texts of $n$ tokens, the last token first. Only the last
+# factor has $y_n$ in it, and it sums to one:
+#
+# $$
+# \sum_{y_1} \cdots \sum_{y_n} \prod_{t=1}^{n} p(y_t \mid y_{<t}, x)
+# = \sum_{y_1} \cdots \sum_{y_{n-1}} \prod_{t=1}^{n-1} p(y_t \mid y_{<t}, x)
+# = \dots = 1 .
+# $$ (eq-encoder-decoder-normalised)
+#
+# The hypothesis stands in the words *only the last factor has $y_n$ in it*. A factor that can see
+# a later token breaks the proof. The causal mask is what makes it true, so we test it with the
+# mask and without, on a small model over five tokens: all texts of four tokens can be counted.
+
+# %%
+config = TransformerConfig(
+    vocab_size=5,
+    d_model=12,
+    num_layers=2,
+    num_heads=3,
+    d_ff=24,
+    max_length=32,
+    dropout=0.0,
+    init_std=0.6,
+)
+torch.manual_seed(0)
+small = Transformer(config).double().eval()
+START = config.start_token_id
+V, n = config.vocab_size, 4
+x = torch.tensor([[3, 0, 4, 4, 2, 0]])  # (1, m)
+
+
+def behind_start(y):
+    """What the decoder reads while it writes y (B, n): the start token first."""
+    return torch.cat([torch.full_like(y[:, :1], START), y[:, :-1]], dim=1)
+
+
+@torch.no_grad()
+def log_probabilities(model, x, y):
+    """log p(y_t | y_<t, x) of every token, (B, n)."""
+    logits = model(x.expand(len(y), -1), behind_start(y))
+    return logits.log_softmax(-1).gather(-1, y[..., None]).squeeze(-1)
+
+
+every_text = torch.tensor(list(itertools.product(range(V), repeat=n)))
+joint = log_probabilities(small, x, every_text).sum(-1).exp()  # (V^n,)
+check("eq-encoder-decoder-normalised", joint.sum(), 1.0)
+
+table = joint.view(V, V, V, V)  # p(y_1, y_2, y_3, y_4 | x)
+begun = [table.sum((1, 2, 3)), table.sum((2, 3)), table.sum(3), table]
+conditionals = [begun[0]] + [
+    longer / shorter[..., None]
+    for shorter, longer in itertools.pairwise(begun)
+]
+product = torch.ones(())
+for factor in conditionals:
+    product = product[..., None] * factor
+check("eq-encoder-decoder-chain", product, table)
+check(
+    "and the factors are the model's own outputs",
+    conditionals[3].log()[1, 0, 4],
+    small(x, torch.tensor([[START, 1, 0, 4]])).log_softmax(-1)[0, -1],
+)
+
+
+class SeesTheFuture(Transformer):
+    """The same weights, with a decoder that has no causal mask."""
+
+    def decode(self, ids, memory, *, attention_mask=None, cache=None):
+        h = self._embed(ids, 0)
+        for layer in self.decoder:
+            h = layer(h, memory, causal=False)
+        return F.linear(h, self.word.weight, self.output_bias[0])
+
+
+unmasked = SeesTheFuture(config).double().eval()
+unmasked.load_state_dict(small.state_dict())
+total = log_probabilities(unmasked, x, every_text).sum(-1).exp().sum().item()
+glue("encdec-unmasked-total", total)
+check("without the causal mask they do not sum to one", abs(total - 1) > 0.02)
+
+# %% [markdown]
+# With the mask the {glue:text}`encdec-texts:.0f` probabilities sum to one. Without it they sum to
+# {glue:text}`encdec-unmasked-total:.2f`. Such a model has a loss that looks like a likelihood, and is
+# none.
+#
+# ### Step 2. Teacher forcing: all factors in one pass
+#
+# Training makes the logarithm of {eq}`eq-encoder-decoder-chain` large, a sum of $n$ terms. With the
+# sign turned and divided by $n$ it is the loss
+#
+# $$
+# \mathcal{L} = -\frac{1}{n} \sum_{t=1}^{n} \log p(y_t \mid y_{<t}, x) .
+# $$ (def-encoder-decoder-loss)
+#
+# Every term wants the beginning $y_{<t}$ of the *right* text, and in training we have it. So the
+# model is not made to write: it is shown what it should have written so far, and asked for the next
+# token, at every $t$. This is *teacher forcing*. What it reads is the text moved one place to the
+# right, behind a start token,
+#
+# $$
+# \text{reads: } (\text{start},\, y_1,\, \dots,\, y_{n-1}), \qquad
+# \text{is asked for: } (y_1,\, y_2,\, \dots,\, y_n) .
+# $$ (def-encoder-decoder-shift)
+#
+# And one pass does for all $n$. Under a causal mask row $t$ of the decoder depends on the tokens up
+# to $t$ and on nothing behind them, in every layer. So it is the row that a pass over those tokens
+# alone would end with:
+#
+# $$
+# \operatorname{Decoder}(\text{start}, y_1, \dots, y_{n-1};\, M)_t
+# = \operatorname{Decoder}(\text{start}, y_1, \dots, y_{t-1};\, M)_t .
+# $$ (eq-encoder-decoder-teacher)
+#
+# This is what a recurrent decoder cannot do: there, state $t$ waits for state $t - 1$, also in
+# training.
+
+# %%
+glue("encdec-texts", len(every_text))
+y = torch.tensor([[2, 4, 4, 0, 3, 2, 0]])
+with torch.no_grad():
+    at_once = small(x, behind_start(y))[0]  # (n, V)
+    one_by_one = torch.stack(
+        [
+            small(x, behind_start(y)[:, : t + 1])[0, -1]
+            for t in range(y.shape[1])
+        ]
+    )
+    leaking = torch.stack(
+        [
+            unmasked(x, behind_start(y)[:, : t + 1])[0, -1]
+            for t in range(y.shape[1])
+        ]
+    )
+    unmasked_at_once = unmasked(x, behind_start(y))[0]
+check("eq-encoder-decoder-teacher", at_once, one_by_one)
+check(
+    "the loss is the mean of the terms of the product",
+    masked_lm_loss(at_once, y[0]),
+    -log_probabilities(small, x, y).mean(),
+)
+gap = (unmasked_at_once - leaking)[:-1].abs().max().item()
+check("without a causal mask training is not what writing is", gap > 0.1)
+
+# %% [markdown]
+# **What is not the same.** When it writes, the model reads its *own* beginnings, right or wrong. In
+# training it never saw a wrong one. The loss {eq}`def-encoder-decoder-loss` says nothing of how it
+# goes on after a mistake; so what counts in the end, the share of texts without any mistake, is
+# measured by letting it write.
+#
+# ### Step 3. Cross-attention: queries here, keys and values there
+#
+# Let $H$ ($n \times d$) be the decoder's states and $M$ ($m \times d$) the memory. A head projects
+# them,
+#
+# $$
+# Q = H W_Q \;(n \times d_k), \qquad K = M W_K \;(m \times d_k), \qquad V = M W_V \;(m \times d_v) ,
+# $$ (def-encoder-decoder-projections)
+#
+# and the rest is the attention of chapter 2 on an oblong table of scores:
+#
+# $$
+# A = \operatorname{softmax}\!\left(\frac{Q K^\top}{\sqrt{d_k}}\right) \;(n \times m), \qquad
+# C = A V \;(n \times d_v), \qquad
+# C_t = \sum_{j=1}^{m} A_{tj} V_j .
+# $$ (eq-encoder-decoder-cross)
+#
+# Follow the two lengths. Rows of everything on the left count what is written, $n$; the length $m$
+# of what was read is summed away. That is how one length becomes another: the output is as long as
+# its queries, whatever it looks at. Each row of $A$ is a distribution over *what was read*, and
+# $C_t$ an average under it. It is drawn afresh at every step $t$, because the query is.
+#
+# Two properties follow at once. **Order.** Let $\Pi$ permute the rows of $M$. Keys and values move
+# together, so the columns of $A$ move with them and the sum is the same:
+#
+# $$
+# C(H, \Pi M) = C(H, M) .
+# $$ (eq-encoder-decoder-permutation)
+#
+# Cross-attention has no places of its own. Where a word stood the decoder knows only because the
+# encoder wrote it into the vector. **One vector.** If the memory has a single row, $m = 1$, the
+# softmax is over one number and is one:
+#
+# $$
+# m = 1 \quad\Longrightarrow\quad A_{t1} = 1, \quad C_t = V_1 \;\text{ for every } t .
+# $$ (eq-encoder-decoder-one)
+#
+# Whatever the query asks, the answer is the same. With one *context vector* for a whole sentence,
+# as in the first neural translators {cite}`sutskever2014`, there is nothing to look at and so
+# nothing to choose.
+
+
+# %%
+def randn(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=double)
+
+
+d, d_k, n, m = 8, 4, 3, 5
+H, M = randn(n, d, seed=1), randn(m, d, seed=2)
+W_Q, W_K, W_V = randn(3, d, d_k, seed=3) / math.sqrt(d)
+
+
+def cross(H, M):
+    """C (n, d_v) and A (n, m), as in the equations."""
+    Q, K, V = H @ W_Q, M @ W_K, M @ W_V
+    A = (Q @ K.T / math.sqrt(d_k)).softmax(-1)
+    return A @ V, A
+
+
+C, A = cross(H, M)
+check("A has a row for each query and a column for each key", A.shape == (n, m))
+sums = torch.stack(
+    [sum(A[t, j] * (M[j] @ W_V) for j in range(m)) for t in range(n)]
+)
+check("eq-encoder-decoder-cross", C, sums)
+check(
+    "it is the library's attention, with other keys than queries",
+    C,
+    scaled_dot_product_attention(H @ W_Q, M @ W_K, M @ W_V),
+)
+order = torch.tensor([3, 0, 4, 1, 2])
+check("eq-encoder-decoder-permutation", cross(H, M[order])[0], C)
+mean = M.mean(0, keepdim=True)  # one vector for all that was read
+check("eq-encoder-decoder-one", cross(H, mean)[0], (mean @ W_V).expand(n, -1))
+spread = C.std(0).mean().item()
+glue("encdec-spread", spread)
+check("with all states the answer depends on the query", spread > 0.05)
+
+# %% [markdown]
+# Over the three queries, the answers of this small example spread by
+# {glue:text}`encdec-spread:.2f` (a standard deviation), those of the one vector not at all.
+#
+# ### Step 4. Three masks
+#
+# Texts of a batch are padded to one length, and a decoder must not see what it is asked for. That
+# makes three masks, one for each kind of attention:
+#
+# 1. **encoder, padding**: no query may attend to a key that is padding;
+# 2. **decoder, causal**: query $t$ may attend to keys up to $t$;
+# 3. **cross, padding**: no query of the decoder may attend to a row of the memory that is padding.
+#
+# {numref}`fig-encoder-decoder-masks` shows them. The third is the one that gets forgotten: the
+# encoder's mask keeps padding out of the *real* rows of the memory, but the padded rows are still
+# there, and hold something. With all three, a pair gives what it would give alone: let $\circ$
+# append padding to what is read, then
+#
+# $$
+# \operatorname{Decoder}\big(y;\, \operatorname{Encoder}(x \circ \text{pad})\big)
+# = \operatorname{Decoder}\big(y;\, \operatorname{Encoder}(x)\big) .
+# $$ (eq-encoder-decoder-padding)
+#
+# Why: in the encoder, a real row's weights are zero at padded keys, so it is computed from the same
+# numbers as without them; by induction over layers, the first $m$ rows of the memory are unchanged.
+# In the decoder, the weights at the other rows are zero. A fourth mask, for padding behind the text
+# that is *written*, is not needed. It stands behind everything, and the causal mask hides it; its
+# own rows are left out of the loss, by the label $-100$.
+
+# %% tags=["hide-input"]
+m, n, real = 7, 6, 5
+panels = [
+    ("encoder", (torch.arange(m) < real).expand(m, m), "reads", "reads"),
+    ("decoder", causal_mask(n, n), "written", "written"),
+    ("cross", (torch.arange(m) < real).expand(n, m), "written", "reads"),
+]
+fig, axes = plt.subplots(1, 3, figsize=(5.1, 2.3))
+for ax, (title, allowed, query, key) in zip(axes, panels, strict=True):
+    heatmap(ax, allowed.double(), vmin=0, vmax=1)
+    ax.set(title=title, xlabel=f"key: {key}", ylabel=f"query: {query}")
+    ax.set_xticks([])
+    ax.set_yticks([])
+show_figure(
+    fig,
+    name="fig-encoder-decoder-masks",
+    caption="The three masks, for a text of five tokens padded to seven, and "
+    "six tokens to be written. Light cells may be attended to. The last two "
+    "columns on the left and on the right are padding.",
+    alt="Three tables of light and dark cells. Encoder, 7 by 7, and cross, 6 "
+    "by 7: the last two columns are dark. Decoder, 6 by 6: everything above "
+    "the diagonal is dark.",
+)
+
+# %%
+real = torch.tensor([[3, 0, 4, 4, 2, 0]])
+padded = F.pad(real, (0, 3), value=config.pad_token_id)
+kept = torch.arange(padded.shape[1]) < real.shape[1]  # (m,)
+kept = kept[None].long()
+written = behind_start(y)
+
+
+@torch.no_grad()
+def with_masks(encoder=True, cross=True):
+    memory = small.encode(padded, attention_mask=kept if encoder else None)
+    return small.decode(
+        written, memory, attention_mask=kept if cross else None
+    )
+
+
+with torch.no_grad():
+    alone = small(real, written)
+check("eq-encoder-decoder-padding", with_masks(), alone)
+without = {
+    "no encoder mask": with_masks(encoder=False),
+    "no cross mask": with_masks(cross=False),
+    "neither": with_masks(encoder=False, cross=False),
+}
+print("three tokens of padding; logits move by up to")
+for name, logits in without.items():
+    moved = (logits - alone).abs().max().item()
+    print(f"{name:18}{moved:.2f}")
+    check(f"{name}: padding is seen", moved > 0.1)
+
+tail = torch.cat([written, torch.tensor([[4, 4]])], dim=1)
+with torch.no_grad():
+    longer = small(real, tail)
+check("what stands behind the written text is not seen", longer[:, :-2], alone)
+
+# %% [markdown]
+# ### Step 5. One matrix in three places
+#
+# The paper uses one matrix $E$ for the tokens that are read, for those that are written, and for
+# the output {cite}`vaswani2017` (§3.4). Its gradient is then the sum of what the three places ask
+# for: the loss is a function $\ell(E_1, E_2, E_3)$ of three matrices, taken at $E_1 = E_2 = E_3 =
+# E$, and the chain rule adds
+#
+# $$
+# \frac{\partial \mathcal{L}}{\partial E}
+# = \frac{\partial \ell}{\partial E_1} + \frac{\partial \ell}{\partial E_2}
+# + \frac{\partial \ell}{\partial E_3} .
+# $$ (eq-encoder-decoder-shared)
+#
+# Two of the places want different sizes. *As output*: row $H_t$ comes out of a LayerNorm, whose
+# gain is one at the start, so $\lVert H_t \rVert^2 = d$. Let the entries of $E$ be independent, with
+# mean zero and variance $\sigma^2$. A logit is the dot product of $H_t$ with a row of $E$, so
+#
+# $$
+# \operatorname{Var}(z_v) = \sum_{i=1}^{d} H_{ti}^2\, \sigma^2 = d\, \sigma^2 ,
+# $$ (eq-encoder-decoder-logit-variance)
+#
+# which is one for $\sigma = 1/\sqrt{d}$. The loss then begins a little above $\ln V$. For large $V$
+# the sum in the softmax is $V$ times a mean, $\mathbb{E}[e^{z}] = e^{1/2}$ for a standard normal
+# $z$, so
+#
+# $$
+# \mathcal{L}_0 = \mathbb{E}\Big[\ln \sum_v e^{z_v} - z_y\Big] \approx \ln\!\big(V e^{1/2}\big) - 0
+# = \ln V + \tfrac12 .
+# $$ (eq-encoder-decoder-first-loss)
+#
+# *As input*, such a row has length one, and a position's encoding has length $\sqrt{d/2}$ (chapter
+# 4). The factor $\sqrt{d}$ brings the word to length $\sqrt{d}$. So the factor is what lets one
+# matrix serve both ends. It belongs to the small $\sigma$: where embeddings begin with $\sigma = 1$,
+# as `nn.Embedding` does, the tied logits have standard deviation $\sqrt{d}$.
+
+# %%
+torch.manual_seed(0)
+wide = TransformerConfig(
+    vocab_size=4000,
+    d_model=128,
+    num_layers=1,
+    num_heads=4,
+    d_ff=128,
+    dropout=0.0,
+)
+model = Transformer(wide).eval()
+generator = torch.Generator().manual_seed(1)
+ids = torch.randint(4000, (3, 16, 12), generator=generator)  # what is read …
+read, wrote, wanted = ids  # … written, and asked for: nothing to be known
+with torch.no_grad():
+    logits = model(read, wrote)
+    d, V = wide.d_model, wide.vocab_size
+    check(
+        "eq-encoder-decoder-logit-variance",
+        logits.var() / (d * (1 / d)),
+        1.0,
+        atol=0.05,
+    )
+    loss = masked_lm_loss(logits, wanted).item()
+    check("eq-encoder-decoder-first-loss", loss, math.log(V) + 0.5, atol=0.2)
+    nn.init.normal_(model.word.weight, std=1.0)  # nn.Embedding's own
+    large = masked_lm_loss(model(read, wrote), wanted).item()
+glue("encdec-first-loss", loss)
+glue("encdec-ln-v", math.log(V))
+glue("encdec-large-loss", large)
+check("large embeddings, tied, begin far above ln V", large > 3 * math.log(V))
+
+three = [small.word.weight.detach().clone().requires_grad_() for _ in range(3)]
+shared = small.word.weight
+
+
+def loss_with(read, write, out):
+    """The small model's loss, with a matrix for each of the three places."""
+    root = math.sqrt(config.d_model)
+    memory = small.position(F.embedding(x, read) * root)
+    for layer in small.encoder:
+        memory = layer(memory)
+    h = small.position(F.embedding(behind_start(y), write) * root)
+    for layer in small.decoder:
+        h = layer(h, memory)
+    return masked_lm_loss(h @ out.T, y)
+
+
+apart = torch.autograd.grad(loss_with(*three), three)
+(together,) = torch.autograd.grad(
+    masked_lm_loss(small(x, behind_start(y)), y), shared
+)
+check("eq-encoder-decoder-shared", sum(apart), together)
+for name, part in zip(["read", "write", "output"], apart, strict=True):
+    print(f"gradient at {name:8}{part.norm():.3f}")
+
+# %% [markdown]
+# With $\sigma = 1/\sqrt{d}$ the loss of an untrained model begins at
+# {glue:text}`encdec-first-loss:.2f`, where $\ln V$ is {glue:text}`encdec-ln-v:.2f`; with $\sigma = 1$
+# it begins at {glue:text}`encdec-large-loss:.0f`.
+#
+# ### Step 6. Label smoothing
+#
+# The loss {eq}`def-encoder-decoder-loss` is least where the right token has probability one. A
+# softmax reaches that nowhere: the logit of the right token has to grow without end. Label
+# smoothing asks for something that can be reached. A share $\varepsilon$ of the target is spread
+# over all $V$ tokens,
+#
+# $$
+# q_v = (1 - \varepsilon)\, [v = y] + \frac{\varepsilon}{V}, \qquad
+# \ell = -\sum_{v=1}^{V} q_v \log p_v .
+# $$ (def-encoder-decoder-smoothing)
+#
+# Put the first into the second, and the sum splits into two losses, the usual one and one that
+# wants every token to be likely:
+#
+# $$
+# \ell = (1 - \varepsilon)\,(-\log p_y) + \varepsilon \cdot \frac{1}{V} \sum_{v=1}^{V} (-\log p_v) .
+# $$ (eq-encoder-decoder-smoothing-split)
+#
+# **Gradient.** With $\log p_v = z_v - \ln \sum_u e^{z_u}$ and $\sum_v q_v = 1$, the loss is $\ell =
+# \ln \sum_u e^{z_u} - \sum_v q_v z_v$. The derivative of the first term with respect to $z_v$ is
+# $p_v$, that of the second $q_v$:
+#
+# $$
+# \frac{\partial \ell}{\partial z_v} = p_v - q_v
+# = p_v - \Big( (1 - \varepsilon)[v = y] + \frac{\varepsilon}{V} \Big) .
+# $$ (eq-encoder-decoder-smoothing-gradient)
+#
+# **Optimum.** It vanishes where $p = q$, and that is the least value, as adding and subtracting
+# $\sum_v q_v \log q_v$ shows:
+#
+# $$
+# \ell = H(q) + \operatorname{KL}(q \,\|\, p) \;\ge\; H(q) .
+# $$ (eq-encoder-decoder-smoothing-floor)
+#
+# So the loss has a floor, the entropy of the target, which no model gets below. With $a = 1 -
+# \varepsilon + \varepsilon/V$ for the right token,
+#
+# $$
+# H(q) = -a \ln a - (V - 1)\, \frac{\varepsilon}{V} \ln \frac{\varepsilon}{V} .
+# $$ (eq-encoder-decoder-entropy)
+#
+# And the logit of the right token lies above all others by a number that is finite: $p_y / p_v =
+# e^{z_y - z_v}$ has to be $q_y / q_v$, so
+#
+# $$
+# z_y - z_v = \ln \frac{a}{\varepsilon / V} = \ln\!\Big( 1 + \frac{(1 - \varepsilon)\, V}{\varepsilon} \Big) .
+# $$ (eq-encoder-decoder-gap)
+
+# %%
+eps, V, right = 0.1, 11, 4
+z = randn(V, seed=5).requires_grad_()
+q = torch.full((V,), eps / V, dtype=double)
+q[right] += 1 - eps
+log_p = z.log_softmax(-1)
+loss = -(q * log_p).sum()
+check(
+    "eq-encoder-decoder-smoothing-split",
+    (1 - eps) * -log_p[right] + eps * -log_p.mean(),
+    loss,
+)
+check(
+    "the library's loss",
+    label_smoothing_loss(z[None], torch.tensor([right]), eps),
+    loss,
+)
+check(
+    "eq-encoder-decoder-smoothing-gradient",
+    torch.autograd.grad(loss, z)[0],
+    (z.softmax(-1) - q).detach(),
+)
+
+
+def floor(eps, V):
+    a = 1 - eps + eps / V
+    return -a * math.log(a) - (V - 1) * eps / V * math.log(eps / V)
+
+
+entropy = -(q * q.log()).sum()
+check("eq-encoder-decoder-entropy", floor(eps, V), entropy)
+kl = (q * (q.log() - log_p)).sum()
+check("eq-encoder-decoder-smoothing-floor", loss, entropy + kl)
+check("at p = q the loss is the floor", -(q * q.log()).sum(), floor(eps, V))
+
+# The best gap, by bisection: the loss falls while p of the right token is below a.
+low, high = 0.0, 40.0
+for _ in range(100):
+    g = (low + high) / 2
+    p = math.exp(g) / (math.exp(g) + V - 1)
+    low, high = (g, high) if p < 1 - eps + eps / V else (low, g)
+check("eq-encoder-decoder-gap", g, math.log(1 + (1 - eps) * V / eps))
+print("V          floor   best gap   nats of the right token at the floor")
+for V_ in (11, 49, 37_000):
+    a = 1 - eps + eps / V_
+    best = math.log(1 + (1 - eps) * V_ / eps)
+    print(f"{V_:<10}{floor(eps, V_):6.3f}{best:11.2f}{-math.log(a):12.3f}")
+glue("encdec-floor-marian", floor(eps, 37_000))
+
+# %% tags=["hide-input"]
+gaps = torch.linspace(0, 16, 200, dtype=double)
+fig, ax = plt.subplots(figsize=(4.4, 3.1))
+for e, style, color in [(0.0, "-", "reference"), (0.1, "--", "query"), (0.3, ":", "key")]:
+    logits = torch.zeros(len(gaps), V, dtype=double)
+    logits[:, right] = gaps
+    curve = label_smoothing_loss(
+        logits, torch.full((len(gaps),), right), e, reduction="none"
+    )
+    ax.plot(gaps, curve, style, color=COLORS[color], label=f"ε = {e:g}")
+    if e:
+        best = math.log(1 + (1 - e) * V / e)
+        ax.plot([best], [floor(e, V)], "o", color=COLORS[color])
+ax.set(xlabel="gap of the right logit", ylabel="loss, nats", ylim=(-0.1, 5))
+fig.legend(loc="outside upper center", ncols=3)
+show_figure(
+    fig,
+    name="fig-encoder-decoder-smoothing",
+    caption=f"The loss of one token over the gap between its logit and all "
+    f"others, for $V = {V}$. Without smoothing it falls for ever. With it, "
+    "there is a best gap (dots), and being surer costs.",
+    alt="Three curves of loss over the logit gap from 0 to 16. For epsilon 0 "
+    "the curve falls towards zero; for .1 and .3 it has a minimum at a gap of "
+    "about 5 and 3 and rises in a straight line after it.",
+)
+
+# %% [markdown]
+# {numref}`fig-encoder-decoder-smoothing` draws it. Beyond the best gap the loss rises in a straight
+# line: the second term of {eq}`eq-encoder-decoder-smoothing-split` grows with every logit's
+# distance. At the floor, the right token has probability $a$ and not one, so the *usual* loss is at
+# least $-\ln a$ there. A smoothed model is meant to look worse in perplexity. And a loss near the
+# floor is a finished model, not a bad one: at a vocabulary of the paper's size the floor is
+# {glue:text}`encdec-floor-marian:.2f` nats.
+#
+# :::{admonition} The paper says
+# :class: paper
+# “During training, we employed label smoothing of value $\epsilon_{ls} = 0.1$. This hurts
+# perplexity, as the model learns to be more unsure, but improves accuracy and BLEU score.”
+# {cite:t}`vaswani2017` (§5.4). The idea is from image classification {cite}`szegedy2016` (§7).
+# :::
+#
+# :::{admonition} Our remark
+# :class: remark
+# That perplexity must suffer follows from {eq}`eq-encoder-decoder-smoothing-floor`. That accuracy
+# gains does not follow from anything here; it is an observation, and we make our own below.
+# :::
+
+# %% [markdown]
+# ### Step 7. From probabilities to a text
+#
+# The model can say how probable a text is. Which text is the most probable? There are $V^n$ of $n$
+# tokens, so they cannot all be asked. Three ways out:
+#
+# - **Greedy**: the most probable token, at every step.
+# - **Sampling**: a token drawn from the distribution, perhaps sharpened.
+# - **Beam search**: the $k$ best beginnings side by side; each is continued in every way, and the
+#   $k$ best of the $kV$ results stay.
+#
+# **Greedy may lose.** A probable first token may have only improbable continuations. Let the tokens
+# be a, b and the end, and the distribution a table, one row for each beginning:
+
+# %%
+END, LETTERS = 0, ["·", "a", "b"]  # · is the end token
+
+
+class Table(nn.Module):
+    """A distribution over texts, written down row by row; others mostly end."""
+
+    def __init__(self, rows):
+        super().__init__()
+        self.rows = rows
+
+    def forward(self, ids):  # (B, n): the start token, then what was written
+        rows = [
+            [
+                self.rows.get(tuple(text[1 : t + 1]), [0.98, 0.01, 0.01])
+                for t in range(len(text))
+            ]
+            for text in ids.tolist()
+        ]
+        return torch.tensor(rows, dtype=double).log()
+
+
+garden = Table(
+    {
+        (): [0.10, 0.50, 0.40],
+        (1,): [0.34, 0.33, 0.33],  # behind a nothing is likely
+        (2,): [0.90, 0.05, 0.05],
+    }
+)
+begin = torch.tensor([[3]])  # a start token of its own
+options = {"max_new_tokens": 4, "eos_token_id": END, "use_cache": False}
+
+
+def spell(ids):
+    return "".join(LETTERS[i] for i in ids[0, 1:].tolist())
+
+
+def probability(model, text):
+    """Of a whole text, such as "ab·": the product of its rows' entries."""
+    ids = [LETTERS.index(letter) for letter in text]
+    rows = model(torch.tensor([[3, *ids]]))[0]
+    return math.exp(sum(rows[t, i].item() for t, i in enumerate(ids)))
+
+
+first = spell(greedy(garden, begin, **options))
+second = spell(beam_search(garden, begin, num_beams=2, **options))
+for name, text in [("greedy", first), ("two beams", second)]:
+    print(f"{name:10} {text:4} probability {probability(garden, text):.3f}")
+check("greedy takes the likely first step", first == "a·")
+check("two beams find the better text", second == "b·")
+
+
+def finished_texts(longest):
+    for n in range(longest):
+        for letters in itertools.product("ab", repeat=n):
+            yield "".join(letters) + "·"
+
+
+best = max(finished_texts(4), key=lambda text: probability(garden, text))
+check("which is the best of all that end in four steps", best == second)
+
+# %% [markdown]
+# Beams are no guarantee either: with two of them, the best text is lost if its beginning is ever
+# third. With as many beams as there are beginnings, nothing is lost, and nothing is saved.
+#
+# **Shorter wins.** Each further token multiplies by a number of at most one:
+#
+# $$
+# \log p(y_{\le t+1} \mid x) = \log p(y_{\le t} \mid x) + \log p(y_{t+1} \mid y_{\le t}, x)
+# \;\le\; \log p(y_{\le t} \mid x) .
+# $$ (eq-encoder-decoder-monotone)
+#
+# So a search for the largest product prefers texts that end early, and the better it searches the
+# more it does. In a large study, a translation model gave its *global* best score to the empty text
+# for more than half of the sentences {cite}`stahlberg2019`. {cite:t}`wu2016` (§7) divide by a
+# penalty that grows with the length,
+#
+# $$
+# s(y) = \frac{\log p(y \mid x)}{\operatorname{lp}(|y|)}, \qquad
+# \operatorname{lp}(|y|) = \left( \frac{5 + |y|}{6} \right)^{\!\alpha} .
+# $$ (def-encoder-decoder-score)
+#
+# At $\alpha = 0$ nothing is divided; one token has $\operatorname{lp} = 1$ whatever $\alpha$; at
+# $\alpha = 1$ a long text is scored by about six times its mean log-probability a token. When does a
+# longer text $y'$ overtake a shorter $y$? Both logarithms are negative. From $s(y') = s(y)$,
+#
+# $$
+# \frac{\log p(y' \mid x)}{\log p(y \mid x)} = \left( \frac{5 + |y'|}{5 + |y|} \right)^{\!\alpha^*}
+# \quad\Longrightarrow\quad
+# \alpha^* = \frac{\ln \big( \log p(y' \mid x) \,/\, \log p(y \mid x) \big)}
+# {\ln \big( (5 + |y'|) \,/\, (5 + |y|) \big)} ,
+# $$ (eq-encoder-decoder-break-even)
+#
+# and for $\alpha > \alpha^*$ the longer one wins.
+
+# %%
+clipped = Table(
+    {
+        (): [0.01, 0.59, 0.40],
+        (1,): [0.10, 0.80, 0.10],
+        (1, 1): [0.10, 0.10, 0.80],
+        (1, 1, 2): [0.90, 0.05, 0.05],
+        (2,): [0.90, 0.05, 0.05],
+    }
+)
+long, short = "aab·", "b·"
+logs = {text: math.log(probability(clipped, text)) for text in (long, short)}
+so_far = [math.log(probability(clipped, long[: t + 1])) for t in range(4)]
+falls = all(later <= now for now, later in itertools.pairwise(so_far))
+check("eq-encoder-decoder-monotone", falls)
+
+
+def score(text, alpha):
+    return logs[text] / ((5 + len(text)) / 6) ** alpha
+
+
+critical = math.log(logs[long] / logs[short]) / math.log(
+    (5 + len(long)) / (5 + len(short))
+)
+check(
+    "eq-encoder-decoder-break-even", score(long, critical), score(short, critical)
+)
+for alpha in (0.0, critical - 0.02, critical + 0.02, 0.6):
+    found = spell(
+        beam_search(
+            clipped,
+            begin,
+            num_beams=3,
+            length_penalty=alpha,
+            penalty="wu",
+            **options,
+        )
+    )
+    scores = "  ".join(f"{t} {score(t, alpha):.4f}" for t in (short, long))
+    print(f"α = {alpha:.3f}   {scores}   beam search: {found}")
+    check("beams find the better score", found == max(logs, key=lambda t: score(t, alpha)))
+glue("encdec-critical", critical)
+
+# %% [markdown]
+# Below $\alpha^* =$ {glue:text}`encdec-critical:.3f` the short text wins, above it the long one. The
+# Transformer's authors used four beams and $\alpha = 0.6$ {cite}`vaswani2017` (§6.1).
+#
+# **Sampling** does not look for the best text at all: it draws one. Dividing logits by a
+# *temperature* $T$ before the softmax raises probabilities to the power $1/T$,
+#
+# $$
+# p_T(v) = \frac{e^{z_v / T}}{\sum_u e^{z_u / T}} = \frac{p_v^{1/T}}{\sum_u p_u^{1/T}} ,
+# $$ (eq-encoder-decoder-temperature)
+#
+# since $e^{z_v/T} = (e^{z_v})^{1/T}$, and the denominator of $p_v$ cancels. Below one it sharpens; as
+# $T \to 0$ it becomes greedy. *Top-k* keeps the $k$ most probable tokens, *top-p* the fewest that
+# reach the probability $p$ together; what is left is scaled to sum to one. For a translation, which
+# should be right rather than varied, one mostly searches. Chapter 10 says when chance is better.
+
+# %%
+p = torch.tensor(garden.rows[()], dtype=double)
+for T in (0.5, 1.0, 2.0):
+    check(
+        "eq-encoder-decoder-temperature",
+        (p.log() / T).softmax(-1),
+        p ** (1 / T) / (p ** (1 / T)).sum(),
+    )
+draws = 20_000
+many = begin.expand(draws, -1)
+print(f"first tokens in {draws:,} draws      ·      a      b")
+for name, choice, want in [
+    ("temperature 1", {}, p),
+    ("temperature ½", {"temperature": 0.5}, p**2 / (p**2).sum()),
+    ("top-k, k = 2", {"top_k": 2}, p * torch.tensor([0, 1, 1]) / p[1:].sum()),
+    ("top-p, p = .4", {"top_p": 0.4}, torch.tensor([0.0, 1, 0]).double()),
+]:
+    drawn = sample(
+        garden,
+        many,
+        max_new_tokens=1,
+        eos_token_id=END,
+        use_cache=False,
+        generator=torch.Generator().manual_seed(0),
+        **choice,
+    )[:, 1]
+    share = torch.bincount(drawn, minlength=3).double() / draws
+    print(f"{name:26}" + "".join(f"{s:7.3f}" for s in share.tolist()))
+    check(f"{name}: as often as it should", share, want, atol=5 * 0.5 / draws**0.5)
+
+# %% [markdown]
+# ### Step 8. What is already known is not computed again
+#
+# Written naively, step $t$ feeds all $t$ tokens through the decoder again, to use the last row. By
+# {eq}`eq-encoder-decoder-teacher` the rows before it are those of the steps before. So keep each
+# layer's keys and values of the tokens written, the *KV cache*, and feed the new token only: one
+# query against what is kept. Rows that go through the decoder, for $n$ new tokens:
+#
+# $$
+# \sum_{t=1}^{n} t = \frac{n(n+1)}{2} \;\text{ without}, \qquad n \;\text{ with a cache}.
+# $$ (eq-encoder-decoder-rows)
+#
+# Cross-attention gains as well. The memory does not change while the text is written, so its keys
+# and values are projected once, $m$ rows in place of $n\,m$. We count rows as they pass, and compare
+# what comes out, to the last digit of float64.
+
+
+# %%
+def rows_through(module, write):
+    """How many rows pass a linear map while `write` runs, and its result."""
+    passed = []
+    handle = module.register_forward_hook(
+        lambda module, args, out: passed.append(args[0].shape[1])
+    )
+    result = write()
+    handle.remove()
+    return sum(passed), result
+
+
+new = 24
+layer = small.decoder[-1]
+x = torch.tensor([[3, 0, 4, 4, 2, 0, 2]])
+for name, module, without, cached in [
+    ("decoder", layer.feed_forward.expand, new * (new + 1) // 2, new),
+    ("memory", layer.cross_attention.key_projection, new * 7, 7),
+]:
+    found = {}
+    for use_cache in (False, True):
+        rows, text = rows_through(
+            module,
+            lambda use_cache=use_cache: greedy(
+                small,
+                x,
+                max_new_tokens=new,
+                eos_token_id=(),
+                use_cache=use_cache,
+            ),
+        )
+        found[use_cache] = rows, text
+    print(f"{name:8} rows: {found[False][0]} without, {found[True][0]} with")
+    if name == "decoder":
+        check(
+            "eq-encoder-decoder-rows",
+            [found[False][0], found[True][0]],
+            [without, cached],
+        )
+    else:
+        check(
+            "the memory is projected once",
+            [found[False][0], found[True][0]],
+            [without, cached],
+        )
+    check("the same text", found[False][1], found[True][1])
+
+written = found[True][1][:, :-1]
+with torch.no_grad():
+    memory = small.encode(x)
+    whole = small.decode(written, memory)
+    cache = KVCache(written.shape[1])
+    steps = [
+        small.decode(written[:, t : t + 1], memory, cache=cache)
+        for t in range(written.shape[1])
+    ]
+check("and the same logits", torch.cat(steps, 1), whole)
+
+# %% [markdown]
+# ## From scratch
+#
+# Cross-attention with numbers that fit on a napkin. Three vectors were read, two tokens are being
+# written, and $d_k = d_v = 2$. The scores are divided by $\sqrt 2$.
+
+# %%
+keys = [[2.0, 0.0], [0.0, 2.0], [1.0, 1.0]]  # m = 3
+values = [[1.0, 0.0], [0.0, 1.0], [5.0, 5.0]]
+queries = [[2.0, 0.0], [0.0, 2.0]]  # n = 2
+
+
+def attend(query, keys, values, allowed):
+    """One query in plain Python; allowed[j]: may it look at key j?"""
+    scores = [
+        sum(q * k for q, k in zip(query, key, strict=True))
+        / math.sqrt(len(query))
+        for key in keys
+    ]
+    top = max(s for s, may in zip(scores, allowed, strict=True) if may)
+    e = [
+        math.exp(s - top) if may else 0.0
+        for s, may in zip(scores, allowed, strict=True)
+    ]
+    weights = [w / sum(e) for w in e]
+    columns = zip(*values, strict=True)
+    out = [
+        sum(w * v for w, v in zip(weights, column, strict=True))
+        for column in columns
+    ]
+    return weights, out
+
+
+for allowed in ([True, True, True], [True, True, False]):
+    print("all three" if all(allowed) else "the third is padding")
+    for t, query in enumerate(queries):
+        weights, out = attend(query, keys, values, allowed)
+        print(
+            f"  query {t + 1}: weights "
+            + " ".join(f"{w:.3f}" for w in weights)
+            + "   output "
+            + " ".join(f"{o:.3f}" for o in out)
+        )
+by_hand = [attend(q, keys, values, [True, True, False])[1] for q in queries]
+
+# %% [markdown]
+# Check one line: the first query scores the keys $4/\sqrt2$, $0$ and $2/\sqrt2$. Two outputs come out
+# of three memory rows: the queries say how many. Now beams, in a dozen lines.
+
+
+# %%
+def beams(rows, k, longest, alpha):
+    """The best text by score; rows(beginning) gives p of each next token."""
+    running, finished = [((), 0.0)], []
+    for length in range(1, longest + 1):
+        candidates = [
+            (text + (v,), log_p + math.log(p))
+            for text, log_p in running
+            for v, p in enumerate(rows(text))
+        ]
+        candidates.sort(key=lambda pair: -pair[1])
+        penalty = ((5 + length) / 6) ** alpha
+        finished += [
+            (log_p / penalty, text)
+            for text, log_p in candidates[:k]
+            if text[-1] == END
+        ]
+        running = [c for c in candidates if c[0][-1] != END][:k]
+    return max(finished)[1]
+
+
+for table in (garden, clipped):
+    for alpha in (0.0, 0.6):
+
+        def rows(text, table=table):
+            return table.rows.get(text, [0.98, 0.01, 0.01])
+
+        by_hand_text = beams(rows, 3, 4, alpha)
+        library = beam_search(
+            table,
+            begin,
+            num_beams=3,
+            length_penalty=alpha,
+            penalty="wu",
+            **options,
+        )[0, 1:]
+        check("beams by hand = the library", by_hand_text, library.tolist())
+Q, K, V = (torch.tensor(rows, dtype=double) for rows in (queries, keys, values))
+check(
+    "cross-attention by hand = the library",
+    by_hand,
+    scaled_dot_product_attention(Q, K, V, torch.tensor([[True, True, False]])),
+)
+
+# %% [markdown]
+# ## The library function
+#
+# A decoder layer is an encoder layer with one sublayer more. All the difference between
+# self-attention and cross-attention is the argument `key=memory`.
+#
+# ```{lib-source} lib.layers.DecoderLayer.forward
+# ```
+#
+# The model is two lists of layers. `decode` is by itself because a text is read once and written in
+# many steps; the last line is the tied output of step 5.
+#
+# ```{lib-source} lib.models.transformer.Transformer.decode
+# ```
+#
+# And the loss of step 6:
+#
+# ```{lib-source} lib.losses.label_smoothing_loss
+# ```
+#
+# **Against torch.** The same weights in `nn.TransformerEncoder` and `nn.TransformerDecoder`, with
+# padding; and `nn.functional.cross_entropy`, which has label smoothing as an option. (`nn.Transformer`
+# itself puts one more LayerNorm behind each stack, also in post-norm; the paper has none there.)
+
+# %%
+d, heads, wide_ff, depth = 24, 3, 40, 2
+torch.manual_seed(1)
+ours = {"encoder": nn.ModuleList(), "decoder": nn.ModuleList()}
+for _ in range(depth):
+    for stack, layer_class in [("encoder", EncoderLayer), ("decoder", DecoderLayer)]:
+        layer = layer_class(d, heads, wide_ff, activation="relu").double().eval()
+        ours[stack].append(layer)
+settings = {"dropout": 0.0, "batch_first": True, "dtype": double}
+theirs = {
+    "encoder": nn.TransformerEncoder(
+        nn.TransformerEncoderLayer(d, heads, wide_ff, **settings),
+        depth,
+        enable_nested_tensor=False,
+    ).eval(),
+    "decoder": nn.TransformerDecoder(
+        nn.TransformerDecoderLayer(d, heads, wide_ff, **settings), depth
+    ).eval(),
+}
+
+
+@torch.no_grad()
+def copy_attention(ours, theirs):
+    parts = (ours.query_projection, ours.key_projection, ours.value_projection)
+    theirs.in_proj_weight.copy_(torch.cat([part.weight for part in parts]))
+    theirs.in_proj_bias.copy_(torch.cat([part.bias for part in parts]))
+    theirs.out_proj.load_state_dict(ours.output_projection.state_dict())
+
+
+for stack in ours:
+    for a, b in zip(ours[stack], theirs[stack].layers, strict=True):
+        nn.init.normal_(a.attention.output_projection.bias)
+        copy_attention(a.attention, b.self_attn)
+        norms = [a.attention_norm]
+        if stack == "decoder":
+            copy_attention(a.cross_attention, b.multihead_attn)
+            norms.append(a.cross_attention_norm)
+        norms.append(a.feed_forward_norm)
+        for k, norm in enumerate(norms, start=1):
+            getattr(b, f"norm{k}").load_state_dict(norm.state_dict())
+        b.linear1.load_state_dict(a.feed_forward.expand.state_dict())
+        b.linear2.load_state_dict(a.feed_forward.contract.state_dict())
+
+reads, writes = randn(3, 7, d, seed=8), randn(3, 5, d, seed=9)
+lengths = torch.tensor([7, 4, 2])
+real = torch.arange(7) < lengths[:, None]  # (B, m)
+with torch.no_grad():
+    memory = reads
+    for layer in ours["encoder"]:
+        memory = layer(memory, real[:, None])
+    out = writes
+    for layer in ours["decoder"]:
+        out = layer(out, memory, memory_mask=real[:, None])
+    their_memory = theirs["encoder"](reads, src_key_padding_mask=~real)
+    their_out = theirs["decoder"](
+        writes,
+        their_memory,
+        tgt_mask=~causal_mask(5, 5),
+        memory_key_padding_mask=~real,
+    )
+check("torch's encoder", memory[real], their_memory[real], atol=1e-11)
+check("torch's decoder", out, their_out, atol=1e-11)
+logits, labels = randn(6, 9, seed=4), torch.tensor([3, 8, 0, -100, 2, 2])
+check(
+    "torch's label smoothing",
+    label_smoothing_loss(logits, labels, 0.1),
+    F.cross_entropy(logits, labels, label_smoothing=0.1),
+)
+
+# %% [markdown]
+# **Against an official model.** Marian {cite}`junczys2018` is a translation system in C++; its
+# models for over a thousand pairs of languages are published and are Transformers as in the paper: post-norm, sinusoidal,
+# one shared matrix times $\sqrt{d}$. What is different: Swish in place of ReLU, sines and cosines
+# one behind the other, a bias of the output words, and the padding token as the start token. The
+# library's `Transformer` has these as options. Here is a tiny official model with random weights,
+# saved as `transformers` saves it, and read by ours.
+
+# %% tags=["nbval-ignore-output"]
+if importlib.util.find_spec("transformers") is None:
+    print("transformers is not installed: the parity with Marian is not shown")
+else:
+    from transformers import MarianConfig, MarianMTModel
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    torch.manual_seed(3)
+    official = MarianMTModel(
+        MarianConfig(
+            vocab_size=47,
+            d_model=30,
+            encoder_layers=3,
+            decoder_layers=2,
+            encoder_attention_heads=3,
+            decoder_attention_heads=5,
+            encoder_ffn_dim=29,
+            decoder_ffn_dim=37,
+            max_position_embeddings=41,
+            activation_function="swish",
+            scale_embedding=True,
+            init_std=0.3,
+            pad_token_id=46,
+            decoder_start_token_id=46,
+            eos_token_id=0,
+            forced_eos_token_id=None,
+        )
+    ).eval()
+    with torch.no_grad():
+        official.final_logits_bias.normal_()
+    with tempfile.TemporaryDirectory() as folder:
+        official.save_pretrained(folder)
+        loaded = Transformer.from_pretrained(folder).eval()
+
+    ids = torch.randint(1, 46, (3, 13), generator=torch.Generator().manual_seed(0))
+    mask = (torch.arange(13) < torch.tensor([13, 8, 3])[:, None]).long()
+    writes = torch.randint(46, (3, 7), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        want = official(
+            input_ids=ids, attention_mask=mask, decoder_input_ids=writes
+        ).logits
+        got = loaded(ids, writes, attention_mask=mask)
+    scale = want.abs().max()
+    check("logits of the official model", got / scale, want / scale, atol=1e-5)
+    for beams_, write in [
+        (1, lambda: greedy(loaded, ids, max_new_tokens=20, attention_mask=mask)),
+        (
+            4,
+            lambda: beam_search(
+                loaded,
+                ids,
+                num_beams=4,
+                length_penalty=1.0,
+                max_new_tokens=20,
+                attention_mask=mask,
+            ),
+        ),
+    ]:
+        want = official.generate(
+            ids,
+            attention_mask=mask,
+            num_beams=beams_,
+            do_sample=False,
+            max_new_tokens=20,
+        )
+        check(f"its texts, {beams_} beams", write(), want)
+
+# %% [markdown]
+# So the same file of code loads a model that translates. On Colab the next cell does: it downloads
+# the official English–Chinese model and lets *our* beam search write. Words are cut into pieces by
+# SentencePiece {cite}`kudo2018`, with one file for each language; both files' pieces are numbered by one
+# vocabulary.
+
+# %% tags=["nbval-ignore-output"]
+SENTENCE = "The decoder looks at every word that the encoder has read."
+
+
+def translate_on_colab(sentence, repo="Helsinki-NLP/opus-mt-en-zh"):
+    import json
+    import subprocess
+
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "sentencepiece"],
+        check=True,
+    )
+    import sentencepiece
+    from huggingface_hub import hf_hub_download
+
+    def pieces(name):
+        path = hf_hub_download(repo, name)
+        return sentencepiece.SentencePieceProcessor(model_file=path)
+
+    source, target = pieces("source.spm"), pieces("target.spm")
+    vocab = json.loads(Path(hf_hub_download(repo, "vocab.json")).read_text("utf8"))
+    words = [">>cmn_Hans<<", *source.encode(sentence, out_type=str), "</s>"]
+    ids = torch.tensor([[vocab.get(word, vocab["<unk>"]) for word in words]])
+    marian = Transformer.from_pretrained(repo).to(device)
+    text = beam_search(
+        marian,
+        ids.to(device),
+        num_beams=4,
+        length_penalty=0.6,
+        penalty="wu",
+        max_new_tokens=80,
+    )[0].tolist()
+    name_of = {i: word for word, i in vocab.items()}
+    special = {vocab["<pad>"], vocab["</s>"]}
+    return target.decode([name_of[i] for i in text if i not in special])
+
+
+if "google.colab" in sys.modules:
+    print(SENTENCE, "→", translate_on_colab(SENTENCE))
+else:
+    print("On Colab: downloads opus-mt-en-zh, and translates", repr(SENTENCE))
