@@ -41,7 +41,6 @@ root = next(
 sys.path.insert(0, str(root))
 
 # %% tags=["hide-input"]
-import copy
 import importlib.util
 import itertools
 import math
@@ -74,11 +73,9 @@ from lib.teaching import (
 from lib.teaching.figures import COLORS, heatmap
 from lib.teaching.recorded import recorded
 from lib.teaching.translation import (
-    OneVector,
     Translation,
     attention_weights,
     exact_match,
-    nats,
     train_translator,
     translate,
 )
@@ -200,8 +197,7 @@ check("eq-encoder-decoder-normalised", joint.sum(), 1.0)
 table = joint.view(V, V, V, V)  # p(y_1, y_2, y_3, y_4 | x)
 begun = [table.sum((1, 2, 3)), table.sum((2, 3)), table.sum(3), table]
 conditionals = [begun[0]] + [
-    longer / shorter[..., None]
-    for shorter, longer in itertools.pairwise(begun)
+    longer / shorter[..., None] for shorter, longer in itertools.pairwise(begun)
 ]
 product = torch.ones(())
 for factor in conditionals:
@@ -442,9 +438,7 @@ written = behind_start(y)
 @torch.no_grad()
 def with_masks(encoder=True, cross=True):
     memory = small.encode(padded, attention_mask=kept if encoder else None)
-    return small.decode(
-        written, memory, attention_mask=kept if cross else None
-    )
+    return small.decode(written, memory, attention_mask=kept if cross else None)
 
 
 with torch.no_grad():
@@ -647,7 +641,7 @@ kl = (q * (q.log() - log_p)).sum()
 check("eq-encoder-decoder-smoothing-floor", loss, entropy + kl)
 check("at p = q the loss is the floor", -(q * q.log()).sum(), floor(eps, V))
 
-# The best gap, by bisection: the loss falls while p of the right token is below a.
+# The best gap, by bisection: the loss falls while the right token's p is below a.
 low, high = 0.0, 40.0
 for _ in range(100):
     g = (low + high) / 2
@@ -664,7 +658,11 @@ glue("encdec-floor-marian", floor(eps, 37_000))
 # %% tags=["hide-input"]
 gaps = torch.linspace(0, 16, 200, dtype=double)
 fig, ax = plt.subplots(figsize=(4.4, 3.1))
-for e, style, color in [(0.0, "-", "reference"), (0.1, "--", "query"), (0.3, ":", "key")]:
+for e, style, color in [
+    (0.0, "-", "reference"),
+    (0.1, "--", "query"),
+    (0.3, ":", "key"),
+]:
     logits = torch.zeros(len(gaps), V, dtype=double)
     logits[:, right] = gaps
     curve = label_smoothing_loss(
@@ -842,7 +840,9 @@ critical = math.log(logs[long] / logs[short]) / math.log(
     (5 + len(long)) / (5 + len(short))
 )
 check(
-    "eq-encoder-decoder-break-even", score(long, critical), score(short, critical)
+    "eq-encoder-decoder-break-even",
+    score(long, critical),
+    score(short, critical),
 )
 for alpha in (0.0, critical - 0.02, critical + 0.02, 0.6):
     found = spell(
@@ -857,7 +857,10 @@ for alpha in (0.0, critical - 0.02, critical + 0.02, 0.6):
     )
     scores = "  ".join(f"{t} {score(t, alpha):.4f}" for t in (short, long))
     print(f"α = {alpha:.3f}   {scores}   beam search: {found}")
-    check("beams find the better score", found == max(logs, key=lambda t: score(t, alpha)))
+    check(
+        "beams find the better score",
+        found == max(logs, key=lambda t: score(t, alpha)),
+    )
 glue("encdec-critical", critical)
 
 # %% [markdown]
@@ -904,7 +907,9 @@ for name, choice, want in [
     )[:, 1]
     share = torch.bincount(drawn, minlength=3).double() / draws
     print(f"{name:26}" + "".join(f"{s:7.3f}" for s in share.tolist()))
-    check(f"{name}: as often as it should", share, want, atol=5 * 0.5 / draws**0.5)
+    check(
+        f"{name}: as often as it should", share, want, atol=5 * 0.5 / draws**0.5
+    )
 
 # %% [markdown]
 # ### Step 8. What is already known is not computed again
@@ -1037,7 +1042,7 @@ def beams(rows, k, longest, alpha):
     running, finished = [((), 0.0)], []
     for length in range(1, longest + 1):
         candidates = [
-            (text + (v,), log_p + math.log(p))
+            ((*text, v), log_p + math.log(p))
             for text, log_p in running
             for v, p in enumerate(rows(text))
         ]
@@ -1104,8 +1109,13 @@ d, heads, wide_ff, depth = 24, 3, 40, 2
 torch.manual_seed(1)
 ours = {"encoder": nn.ModuleList(), "decoder": nn.ModuleList()}
 for _ in range(depth):
-    for stack, layer_class in [("encoder", EncoderLayer), ("decoder", DecoderLayer)]:
-        layer = layer_class(d, heads, wide_ff, activation="relu").double().eval()
+    for stack, layer_class in [
+        ("encoder", EncoderLayer),
+        ("decoder", DecoderLayer),
+    ]:
+        layer = (
+            layer_class(d, heads, wide_ff, activation="relu").double().eval()
+        )
         ours[stack].append(layer)
 settings = {"dropout": 0.0, "batch_first": True, "dtype": double}
 theirs = {
@@ -1211,9 +1221,13 @@ else:
         official.save_pretrained(folder)
         loaded = Transformer.from_pretrained(folder).eval()
 
-    ids = torch.randint(1, 46, (3, 13), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(
+        1, 46, (3, 13), generator=torch.Generator().manual_seed(0)
+    )
     mask = (torch.arange(13) < torch.tensor([13, 8, 3])[:, None]).long()
-    writes = torch.randint(46, (3, 7), generator=torch.Generator().manual_seed(1))
+    writes = torch.randint(
+        46, (3, 7), generator=torch.Generator().manual_seed(1)
+    )
     with torch.no_grad():
         want = official(
             input_ids=ids, attention_mask=mask, decoder_input_ids=writes
@@ -1222,7 +1236,10 @@ else:
     scale = want.abs().max()
     check("logits of the official model", got / scale, want / scale, atol=1e-5)
     for beams_, write in [
-        (1, lambda: greedy(loaded, ids, max_new_tokens=20, attention_mask=mask)),
+        (
+            1,
+            lambda: greedy(loaded, ids, max_new_tokens=20, attention_mask=mask),
+        ),
         (
             4,
             lambda: beam_search(
@@ -1270,7 +1287,9 @@ def translate_on_colab(sentence, repo="Helsinki-NLP/opus-mt-en-zh"):
         return sentencepiece.SentencePieceProcessor(model_file=path)
 
     source, target = pieces("source.spm"), pieces("target.spm")
-    vocab = json.loads(Path(hf_hub_download(repo, "vocab.json")).read_text("utf8"))
+    vocab = json.loads(
+        Path(hf_hub_download(repo, "vocab.json")).read_text("utf8")
+    )
     words = [">>cmn_Hans<<", *source.encode(sentence, out_type=str), "</s>"]
     ids = torch.tensor([[vocab.get(word, vocab["<unk>"]) for word in words]])
     marian = Transformer.from_pretrained(repo).to(device)
@@ -1307,7 +1326,9 @@ else:
 # %%
 data = date_pairs(seed=0, num_days=5000)
 translation = Translation(data)
-print(f"{len(data.train):,} pairs to train on, {len(data.validation):,} held out;")
+print(
+    f"{len(data.train):,} pairs to train on, {len(data.validation):,} held out;"
+)
 print(f"sha256 {data.sha256[:16]}, {len(translation)} tokens")
 for text, meaning in data.validation[:3]:
     print(f"{text:32}{meaning}")
@@ -1327,7 +1348,7 @@ glue("encdec-days", len(train_days))
 # to find the parts, look some of them up (the French month is a number, the English one a word),
 # copy others, and leave out the German weekday. It reads and writes single characters.
 #
-# One form would not do: 1987 written as 87 could be 2087. `date_pairs` leaves out every text that
+# One form would not do: “87” for a year could be in this century or in the last one. `date_pairs` leaves out every text that
 # means two days, because for such a text no answer is right. In a form with two-digit years nothing
 # is left:
 
@@ -1336,7 +1357,12 @@ try:
     date_pairs(sources=[("en", "short")], num_days=20)
 except ValueError as error:
     print(error)
-mixed = date_pairs(sources=[("en", "d/M/y"), ("en", "M/d/y")], first=2000, last=2000)
+mixed = date_pairs(
+    sources=[("en", "d/M/y"), ("en", "M/d/y")],
+    num_days=None,
+    first=2000,
+    last=2000,
+)
 kept = {text for text, _ in mixed.train + mixed.validation}
 check("10/11/2000 has two meanings and is left out", "10/11/2000" not in kept)
 check("10/10/2000 has one", "10/10/2000" in kept)
@@ -1355,7 +1381,9 @@ SIZES = {
     "dropout": 0.0,
 }
 torch.manual_seed(0)
-reader = Transformer(TransformerConfig(**translation.tokens, **SIZES)).to(device)
+reader = Transformer(TransformerConfig(**translation.tokens, **SIZES)).to(
+    device
+)
 losses = train_translator(
     reader,
     translation,
@@ -1400,10 +1428,10 @@ searched = exact_match(
     length_penalty=0.6,
     penalty="wu",
 )
-print(f"first 300: greedy {np.mean(right[:300]):.3f}, four beams {searched:.3f}")
-check(
-    "beams and greedy are close", abs(searched - np.mean(right[:300])) < 0.03
+print(
+    f"first 300: greedy {np.mean(right[:300]):.3f}, four beams {searched:.3f}"
 )
+check("beams and greedy are close", abs(searched - np.mean(right[:300])) < 0.03)
 
 # %% [markdown]
 # {glue:text}`encdec-exact:.1%` of the held-out texts are right to the last character. The loss ends at
@@ -1448,8 +1476,10 @@ show_figure(
 def spans(text):
     """Where day, month and year stand in a German date: three slices."""
     comma, dot = text.index(", "), text.index(". ")
-    return slice(comma + 2, dot), slice(dot + 2, len(text) - 5), slice(
-        len(text) - 4, len(text)
+    return (
+        slice(comma + 2, dot),
+        slice(dot + 2, len(text) - 5),
+        slice(len(text) - 4, len(text)),
     )
 
 
@@ -1534,8 +1564,12 @@ pair = translation.batch([(text, meaning)], device)
 found = attention_weights(reader, **pair.inputs)
 m, n = pair.input_ids.shape[1], pair.labels.shape[1]
 rows = torch.zeros(SIZES["num_heads"], m + n, m + n)
-rows[:, :m, :m] = found["encoder"][0][0].cpu()  # a character read: its self-attention
-rows[:, m:, :m] = found["cross"][0][0].cpu()  # a character written: cross-attention
+rows[:, :m, :m] = found["encoder"][0][
+    0
+].cpu()  # of what was read: self-attention
+rows[:, m:, :m] = found["cross"][0][
+    0
+].cpu()  # of what is written: cross-attention
 AttentionRows(
     [*text, "·", *meaning, "·"],
     {"to what was read": rows},
@@ -1550,15 +1584,20 @@ AttentionRows(
 # %%
 record = recorded("encoder_decoder")
 settings, record = record["settings"], record["results"]
-print(f"sha256 {record['text_sha256'][:16]}, {record['parameters']:,} parameters")
+print(
+    f"sha256 {record['text_sha256'][:16]}, {record['parameters']:,} parameters"
+)
 print(f"{len(settings['seeds'])} seeds; exact match, mean ± standard deviation")
 print(f"{'':20}{'all texts':>16}{'de':>8}{'es':>8}{'fr':>8}{'nats':>9}")
 exact_of = {}
 for name, found in record["arms"].items():
     exact_of[name] = np.array(found["exact"])
     print(
-        f"{name:20}{exact_of[name].mean():8.3f} ± {exact_of[name].std(ddof=1):.3f}"
-        + "".join(f"{np.mean(found[f'exact, {k}']):8.3f}" for k in ("de", "es", "fr"))
+        f"{name:20}{exact_of[name].mean():8.3f} ± "
+        + f"{exact_of[name].std(ddof=1):.3f}"
+        + "".join(
+            f"{np.mean(found[f'exact, {k}']):8.3f}" for k in ("de", "es", "fr")
+        )
         + f"{np.mean(found['nats']):9.4f}"
     )
     slug = name.replace(", ", "-").replace(" ", "-")
@@ -1574,7 +1613,7 @@ for name in ("all states", "no smoothing"):
 
 # %% tags=["hide-input"]
 fig, ax = plt.subplots(figsize=(4.8, 2.7))
-for y_, (name, found) in enumerate(exact_of.items()):
+for y_, found in enumerate(exact_of.values()):
     ax.plot(found, [y_] * len(found), "o", color=COLORS["query"], alpha=0.6)
     ax.plot([found.mean()], [y_], "|", markersize=18, color=COLORS["key"])
 ax.set_yticks(range(len(exact_of)), list(exact_of))
@@ -1640,7 +1679,9 @@ def future_is_hidden(read):
     moved = x.clone()
     moved[0, 5] += randn(16, seed=7)  # one token of the first
     change = (read(moved) - read(x)).abs().amax(-1)  # (2, n)
-    assert change[1].max() == 0, "the partner moved: batch and time are mixed up"
+    assert change[1].max() == 0, (
+        "the partner moved: batch and time are mixed up"
+    )
     assert change[0, 5:].min() > 1e-3, "nothing moved: the test has no power"
     leak = change[0, :5].max().item()
     assert leak < 1e-12, f"outputs before the changed token move by {leak:.3f}"
@@ -1960,7 +2001,7 @@ def beam(rows, k, n):
     kept = [(0.0, ())]
     for _ in range(n):
         longer = [
-            (log_p + math.log(p), text + (v,))
+            (log_p + math.log(p), (*text, v))
             for log_p, text in kept
             for v, p in enumerate(rows(text))
         ]

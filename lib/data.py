@@ -298,8 +298,8 @@ def date_pairs(
                 side.append((text, write(days[k])))
     if not all(sides):
         raise ValueError(
-            "validation, sources: expected a share between 0 and 1, and forms whose texts mean one "
-            f"day, that leave texts on both sides, got {validation!r} and {sources!r}"
+            "sources, validation: expected texts that mean one day, on both sides, "
+            f"got {len(sides[0])} and {len(sides[1])} of them"
         )
     whole = "\n".join(sorted("\t".join(pair) for side in sides for pair in side))
     return TextPairs(*sides, sha256=hashlib.sha256(whole.encode()).hexdigest())
