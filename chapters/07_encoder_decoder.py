@@ -1473,90 +1473,92 @@ show_figure(
 
 
 # %%
-def spans(text):
-    """Where day, month and year stand in a German date: three slices."""
-    comma, dot = text.index(", "), text.index(". ")
-    return (
-        slice(comma + 2, dot),
-        slice(dot + 2, len(text) - 5),
-        slice(len(text) - 4, len(text)),
-    )
+def parts_of(text):
+    """Where day, month and year stand in a German date."""
+    comma, dot, end = text.index(", "), text.index(". "), len(text)
+    return {
+        "month": slice(dot + 2, end - 5),
+        "day": slice(comma + 2, dot),
+        "year": slice(end - 4, end),
+    }
+
+
+def parts_of_english(text):
+    space, comma, end = text.index(" "), text.index(","), len(text)
+    return {
+        "month": slice(0, space),
+        "day": slice(space + 1, comma),
+        "year": slice(end - 4, end),
+    }
 
 
 german = data.validation[::3]
-hits, mass = {"day": [], "year": []}, {"first letter": [], "later letters": []}
+hits, mass = {"day": [], "year": []}, []
 for text, meaning in german:
     pair = translation.batch([(text, meaning)], device)
     weights = attention_weights(reader, **pair.inputs)["cross"][0][0].mean(0)
-    day, month, year = spans(text)
-    space, comma = meaning.index(" "), meaning.index(",")
-    for name, there, here in [
-        ("day", day, range(space + 1, comma)),
-        ("year", year, range(len(meaning) - 4, len(meaning))),
-    ]:
-        for k, t in enumerate(here):
-            hits[name].append(int(weights[t].argmax()) == there.start + k)
-    looked = weights[:space, month].sum(-1)
-    mass["first letter"].append(looked[0].item())
-    mass["later letters"] += looked[1:].tolist()
-for name, found in hits.items():
-    print(f"{name:14}strongest at the digit itself: {np.mean(found):.3f}")
-for name, found in mass.items():
-    print(f"{name:14}weight on the month's name:    {np.mean(found):.3f}")
+    there, here = parts_of(text), parts_of_english(meaning)
+    for part, found in hits.items():
+        for k, t in enumerate(range(here[part].start, here[part].stop)):
+            found.append(int(weights[t].argmax()) == there[part].start + k)
+    mass += weights[here["month"], there["month"]].sum(-1).tolist()
+for part, found in hits.items():
+    print(f"{part:6} strongest at the digit itself: {np.mean(found):.3f}")
+print(f"month  weight on the month's name:    {np.mean(mass):.3f}")
 glue("encdec-hit-day", np.mean(hits["day"]))
 glue("encdec-hit-year", np.mean(hits["year"]))
-glue("encdec-month-first", np.mean(mass["first letter"]))
-glue("encdec-month-later", np.mean(mass["later letters"]))
-check("years are looked up where they stand", np.mean(hits["year"]) > 0.6)
+glue("encdec-month-mass", np.mean(mass))
+check("digits are looked up where they stand", np.mean(hits["year"]) > 0.6)
 
 # %% [markdown]
 # Nobody told the model which character becomes which. In German dates, the strongest weight lies at
-# the very digit that is being written in {glue:text}`encdec-hit-year:.0%` of the year's digits and in
+# the very digit that is being written for {glue:text}`encdec-hit-year:.0%` of the year's digits and
 # {glue:text}`encdec-hit-day:.0%` of the day's ({numref}`fig-encoder-decoder-cross`). The day is
-# written *behind* the month and read *before* it: the alignment crosses over, as it should. Inside the
-# month's name it is another matter. While the first letter is written
-# {glue:text}`encdec-month-first:.0%` of the weight lies on the German name, for the later ones
-# {glue:text}`encdec-month-later:.0%`: once “Se” stands there, self-attention knows how to go on, and
-# where cross-attention looks then hardly matters.
+# written *behind* the month and read *before* it: the alignment crosses over, as it should. The
+# month is another matter. While its name is written, {glue:text}`encdec-month-mass:.0%` of the weight
+# lies on the German name, and the rest is scattered. Does the decoder know the month from
+# elsewhere? Weights cannot tell: they show where the model *looks*, not what it *uses*
+# {cite}`jain2019`.
 #
-# That last remark is a warning as well: weights show where the model *looks*, not what it *uses*
-# {cite}`jain2019`. So we intervene. The year's four rows are hidden from cross-attention, and only
-# from it. If the decoder takes the year from there, it must now fail at the year, and at nothing
-# else.
+# So we intervene. The rows of one part of the date are hidden from cross-attention, and from it
+# alone. What does the decoder then get wrong?
 
 # %%
-parts = {"month": [], "day": [], "year": []}
-hidden_parts = {"month": [], "day": [], "year": []}
-for text, meaning in german:
-    pair = translation.batch([(text, meaning)], device)
-    mask = pair.attention_mask.clone()
-    mask[0, spans(text)[2]] = False
-    with torch.no_grad():
-        memory = reader.encode(pair.input_ids)
-        for allowed, out in [(None, parts), (mask, hidden_parts)]:
+wrong_parts = {}
+for hide in ("nothing", "month", "day", "year"):
+    found = {part: [] for part in ("month", "day", "year")}
+    for text, meaning in german[:150]:
+        pair = translation.batch([(text, meaning)], device)
+        mask = pair.attention_mask.clone()
+        if hide != "nothing":
+            mask[0, parts_of(text)[hide]] = False
+        with torch.no_grad():
+            memory = reader.encode(pair.input_ids)
             logits = reader.decode(
-                pair.decoder_input_ids, memory, attention_mask=allowed
+                pair.decoder_input_ids, memory, attention_mask=mask
             )
-            ok = (logits.argmax(-1) == pair.labels)[0]
-            space, comma = meaning.index(" "), meaning.index(",")
-            out["month"].append(bool(ok[:space].all()))
-            out["day"].append(bool(ok[space + 1 : comma].all()))
-            out["year"].append(bool(ok[comma + 2 : len(meaning)].all()))
-print("right, under teacher forcing    month    day   year")
-for name, found in [("all rows", parts), ("year's rows hidden", hidden_parts)]:
-    row = "".join(f"{np.mean(v):7.3f}" for v in found.values())
-    print(f"{name:30}{row}")
-for part in parts:
-    glue(f"encdec-hidden-{part}", np.mean(hidden_parts[part]))
-check("the year is gone", np.mean(hidden_parts["year"]) < 0.3)
-check("the month is not", np.mean(hidden_parts["month"]) > 0.8)
+        right_ones = (logits.argmax(-1) == pair.labels)[0]
+        for part, here in parts_of_english(meaning).items():
+            found[part].append(bool(right_ones[here].all()))
+    wrong_parts[hide] = {part: np.mean(ok) for part, ok in found.items()}
+print("right under teacher forcing     month    day   year")
+for hide, found in wrong_parts.items():
+    row = "".join(f"{share:7.3f}" for share in found.values())
+    print(f"{'hidden: ' + hide:30}{row}")
+for hide, found in wrong_parts.items():
+    glue(f"encdec-hide-{hide}", found.get(hide, found["year"]))
+for hide in ("day", "year"):
+    check(f"the {hide} is lost", wrong_parts[hide][hide] < 0.4)
+    check(
+        f"the month is not, without the {hide}",
+        wrong_parts[hide]["month"] > 0.8,
+    )
 
 # %% [markdown]
-# With these rows hidden, {glue:text}`encdec-hidden-month:.0%` of the months and
-# {glue:text}`encdec-hidden-day:.0%` of the days are still right, and
-# {glue:text}`encdec-hidden-year:.0%` of the years. The weights did tell the truth here. Look at any row
-# yourself: characters that were read show the encoder's self-attention, those written their
-# cross-attention.
+# INTERVENTION
+#
+# Look at any row yourself: characters that were read show the encoder's self-attention, those
+# written their cross-attention.
 
 # %%
 text, meaning = data.validation[0]

@@ -34,7 +34,7 @@ class Batch:
     """B pairs as an encoder–decoder takes them; `inputs` are its arguments.
 
     input_ids, attention_mask : (B, m), what is read, its end token behind it, then padding
-    decoder_input_ids : (B, n), the start token, then what is written
+    decoder_input_ids : (B, n), the start token, then what is written; behind its end nothing counts
     labels : (B, n), what is written, then its end token; −100 behind that
     """
 
@@ -66,7 +66,7 @@ class Translation:
     tensor([[0, 1, 4],
             [1, 4, 3]])
     >>> batch.decoder_input_ids
-    tensor([[3, 2, 3],
+    tensor([[3, 2, 4],
             [3, 2, 2]])
     >>> batch.labels
     tensor([[   2,    4, -100],

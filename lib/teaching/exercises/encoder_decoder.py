@@ -143,6 +143,11 @@ def beam(answer):
     else:
         raise Wrong(f"beam(rows, 2, 2): got {got}, want (1, 0)")
 
+    yield "multiplies the probabilities of a text"
+    uneven = {(): [0.3, 0.6, 0.1], (0,): [0.95, 0.03, 0.02], (1,): [0.6, 0.2, 0.2]}
+    got = answer(lambda text: uneven.get(text, [0.4, 0.3, 0.3]), 2, 2)
+    expect(got == (1, 0), f"got {got}, want (1, 0): .6 · .6 is more than .3 · .95")
+
     yield "the k best are chosen among all extensions"
     crowded = {
         (): [0.5, 0.3, 0.2],
