@@ -19,8 +19,8 @@ import torch
 from huggingface_hub import errors
 
 from lib.data import (
-    CharacterVocabulary,
     DATE_FORMS,
+    CharacterVocabulary,
     LabelledTexts,
     Text,
     TextPairs,
@@ -393,16 +393,20 @@ class TestDatePairs:
         assert len(pairs) == 12 + 2 * (365 - 144)
 
     def test_also_where_the_other_day_is_not_kept(self):
-        for num_days in (1, 200):
-            with pytest.raises(ValueError, match="got 0 and 0"):
-                date_pairs(sources=[("en", "short")], num_days=num_days, first=1950, last=2060)
+        options = {"sources": [("en", "d/M/y"), ("en", "M/d/y")], "first": 1999, "last": 1999}
+        few, all_days = (date_pairs(num_days=n, **options) for n in (40, None))
+        found, clear = few.train + few.validation, all_days.train + all_days.validation
+        assert set(found) <= set(clear)
+        assert 20 < len(found) < 80
+        with pytest.raises(ValueError, match="got 0 and 0"):
+            date_pairs(sources=[("en", "dd MMM")], num_days=9, first=1999, last=2002)
 
     def test_of_another_century_only_if_it_is_there(self):
         data = date_pairs(sources=[("en", "short")], num_days=None, first=1990, last=2010)
         assert len(data.train) + len(data.validation) == 21 * 365 + 5
 
     def test_held_out_are_days(self):
-        data = date_pairs(num_days=400, first=1900, last=1999)
+        data = date_pairs(num_days=400, first=1980, last=1999)
         train = {meaning for _, meaning in data.train}
         held_out = {meaning for _, meaning in data.validation}
         assert not train & held_out
@@ -420,7 +424,7 @@ class TestDatePairs:
     def test_the_share(self, share):
         data = date_pairs(validation=share, num_days=None, first=1900, last=1909)
         count = len(data.validation) / len(DATE_FORMS)
-        days = 3652 - 1 + 1
+        days = 3652  # 1900 was no leap year, 1904 and 1908 were
         assert abs(count / days - share) < 5 * (share * (1 - share) / days) ** 0.5
 
     def test_seeds(self):
@@ -435,13 +439,13 @@ class TestDatePairs:
         assert everything[0] == everything[1] != first.sha256
 
     def test_years_are_mixed(self):
-        data = date_pairs(num_days=300)
-        years = [meaning[-4:] for _, meaning in data.train]
+        data = date_pairs(num_days=300, first=1950, last=1999)
+        years = [int(meaning[-4:]) for _, meaning in data.train]
         assert len(set(years[:60])) > 10
-        assert "1900" <= min(years) and max(years) <= "2100"
+        assert min(years) >= 1950 and max(years) <= 1999
 
     def test_only_one_kind_of_space(self):
-        data = date_pairs(sources=[("fr", "full"), ("de", "long")], num_days=50)
+        data = date_pairs(sources=[("fr", "full"), ("de", "long")], num_days=50, last=1901)
         assert not any(
             c.isspace() and c != " " for pair in data.train + data.validation for c in "".join(pair)
         )
@@ -457,8 +461,8 @@ class TestDatePairs:
             {"sources": [("xx", "long")]},
             {"target": ("en", 3)},
             {"sources": ["en"]},
-            {"validation": 0.0, "num_days": 5},
-            {"validation": 1.0, "num_days": 5},
+            {"validation": 0.0, "last": 1900, "num_days": 5},
+            {"validation": 1.0, "last": 1900, "num_days": 5},
         ],
     )
     def test_errors(self, options):
