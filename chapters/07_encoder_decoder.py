@@ -1265,7 +1265,8 @@ else:
 # So the same file of code loads a model that translates. On Colab the next cell does: it downloads
 # the official English–Chinese model and lets *our* beam search write. Words are cut into pieces by
 # SentencePiece {cite}`kudo2018`, with one file for each language; both files' pieces are numbered by one
-# vocabulary.
+# vocabulary. This model writes several kinds of Chinese, so its card asks for a first token that says
+# which.
 
 # %% tags=["nbval-ignore-output"]
 SENTENCE = "The decoder looks at every word that the encoder has read."
@@ -1656,7 +1657,7 @@ show_figure(
 # it has written. But it can be learned: after twice as many steps it is
 # {glue:text}`encdec-run-one-vector-longer:.1%` ({glue:text}`encdec-sd-one-vector-longer:.1%`). A date is short
 # enough for one vector. What all states give, here, is that learning is fast. For long sentences
-# more was found: there a fixed vector does worse and worse with length {cite}`bahdanau2015` (§5.2).
+# more was found: there a fixed vector does worse and worse with length {cite}`bahdanau2015` (Figure 2).
 #
 # **Label smoothing.** Without it {glue:text}`encdec-run-no-smoothing:.1%` are right
 # ({glue:text}`encdec-sd-no-smoothing:.1%`), with it {glue:text}`encdec-run-all-states:.1%`. And the usual loss on
@@ -1666,8 +1667,8 @@ show_figure(
 # says. The gain is small, though larger than the spread over three seeds; on another task it may not
 # be there.
 #
-# **Beams.** Four of them, with $\alpha = 0.6$, give {glue:text}`encdec-run-beam:.1%`. Compared with
-# greedy writing that is no difference worth the name.
+# **Beams.** Four of them, with the paper's penalty {cite}`vaswani2017` (§6.1), give
+# {glue:text}`encdec-run-beam:.1%`. Compared with greedy writing that is no difference worth the name.
 #
 # **No √d.** {glue:text}`encdec-run-no-root:.1%`, but the spread is {glue:text}`encdec-sd-no-root:.1%`: one seed
 # fell behind, at {glue:text}`encdec-no-root-worst:.1%`, and the best has {glue:text}`encdec-no-root-best:.1%`. Box
@@ -2090,7 +2091,8 @@ grade("ex-encoder_decoder-beams", beam)
 # - {cite:t}`vaswani2017`, §3.1: the two stacks; §3.2.3: three uses of attention; §3.4: one matrix, and
 #   $\sqrt{d}$; §5.4: label smoothing; §6.1: beams and length penalty.
 # - {cite:t}`sutskever2014`: one vector between two recurrent networks, and beam search.
-# - {cite:t}`bahdanau2015`, §3.1: a decoder that looks at all of the encoder's states.
+# - {cite:t}`bahdanau2015`, §3.1: a decoder that looks at all of the encoder's states; Figure 2: one
+#   vector on long sentences.
 # - {cite:t}`szegedy2016`, §7: label smoothing.
 # - {cite:t}`wu2016`, §7, equation 14: the length penalty.
 # - {cite:t}`stahlberg2019`: how often the most probable translation is the empty one.

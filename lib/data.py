@@ -282,19 +282,20 @@ def date_pairs(
             f"num_days: expected None or an integer from 1 to {len(days)}, got {num_days!r}"
         )
     write = _date_writer(target)
-    meanings: dict[str, set[int]] = {}
+    meaning: dict[str, int] = {}  # the day of a text, −1 if there are two
     texts = []  # of each source, by day
     for form in sources:
         texts.append([_date_writer(form)(day) for day in days])
         for k, text in enumerate(texts[-1]):
-            meanings.setdefault(text, set()).add(k)
+            if meaning.setdefault(text, k) != k:
+                meaning[text] = -1
 
     order = sorted((_draw(seed, day.isoformat()), k) for k, day in enumerate(days))[:num_days]
     sides: tuple[list, list] = ([], [])
     for _, k in order:
         side = sides[_draw(seed, f"side of {days[k].isoformat()}") < validation]
         for text in dict.fromkeys(of_form[k] for of_form in texts):
-            if len(meanings[text]) == 1:
+            if meaning[text] == k:
                 side.append((text, write(days[k])))
     if not all(sides):
         raise ValueError(

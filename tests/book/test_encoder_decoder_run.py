@@ -3,6 +3,7 @@
 import importlib.util
 import itertools
 import math
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ def tiny(run, monkeypatch):
     monkeypatch.setattr(run, "TRAINING", TRAINING)
     monkeypatch.setattr(run, "DAYS", 20)
     monkeypatch.setattr(run, "SEEDS", [0, 1])
+    monkeypatch.setattr(run, "date_pairs", partial(run.date_pairs, first=1999, last=2000))
     for _, training, _ in run.ARMS.values():
         if "steps" in training:
             training["steps"] = 2
