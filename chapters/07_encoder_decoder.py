@@ -228,8 +228,8 @@ check("without the causal mask they do not sum to one", abs(total - 1) > 0.02)
 
 # %% [markdown]
 # With the mask the {glue:text}`encdec-texts:.0f` probabilities sum to one. Without it they sum to
-# {glue:text}`encdec-unmasked-total:.2f`. Such a model has a loss that looks like a likelihood, and is
-# none.
+# {glue:text}`encdec-unmasked-total:.2f`. Such a model has a loss that looks like a likelihood, and
+# is none.
 #
 # ### Step 2. Teacher forcing: all factors in one pass
 #
@@ -475,8 +475,8 @@ check("what stands behind the written text is not seen", longer[:, :-2], alone)
 # $$ (eq-encoder-decoder-shared)
 #
 # Two of the places want different sizes. *As output*: row $H_t$ comes out of a LayerNorm, whose
-# gain is one at the start, so $\lVert H_t \rVert^2 = d$. Let the entries of $E$ be independent, with
-# mean zero and variance $\sigma^2$. A logit is the dot product of $H_t$ with a row of $E$, so
+# gain is one at the start, so $\lVert H_t \rVert^2 = d$. Let the entries of $E$ be independent,
+# with mean zero and variance $\sigma^2$. A logit is the dot product of $H_t$ with a row of $E$, so
 #
 # $$
 # \operatorname{Var}(z_v) = \sum_{i=1}^{d} H_{ti}^2\, \sigma^2 = d\, \sigma^2 ,
@@ -493,8 +493,8 @@ check("what stands behind the written text is not seen", longer[:, :-2], alone)
 #
 # *As input*, such a row has length one, and a position's encoding has length $\sqrt{d/2}$ (chapter
 # 4). The factor $\sqrt{d}$ brings the word to length $\sqrt{d}$. So the factor is what lets one
-# matrix serve both ends. It belongs to the small $\sigma$: where embeddings begin with $\sigma = 1$,
-# as `nn.Embedding` does, the tied logits have standard deviation $\sqrt{d}$.
+# matrix serve both ends. It belongs to the small $\sigma$: where embeddings begin with
+# $\sigma = 1$, as `nn.Embedding` does, the tied logits have standard deviation $\sqrt{d}$.
 
 # %%
 torch.manual_seed(0)
@@ -554,8 +554,8 @@ for name, part in zip(["read", "write", "output"], apart, strict=True):
 
 # %% [markdown]
 # With $\sigma = 1/\sqrt{d}$ the loss of an untrained model begins at
-# {glue:text}`encdec-first-loss:.2f`, where $\ln V$ is {glue:text}`encdec-ln-v:.2f`; with $\sigma = 1$
-# it begins at {glue:text}`encdec-large-loss:.0f`.
+# {glue:text}`encdec-first-loss:.2f`, where $\ln V$ is {glue:text}`encdec-ln-v:.2f`; with
+# $\sigma = 1$ it begins at {glue:text}`encdec-large-loss:.0f`.
 #
 # ### Step 6. Label smoothing
 #
@@ -803,8 +803,8 @@ check("which is the best of all that end in four steps", best == second)
 # $$ (def-encoder-decoder-score)
 #
 # At $\alpha = 0$ nothing is divided; one token has $\operatorname{lp} = 1$ whatever $\alpha$; at
-# $\alpha = 1$ a long text is scored by about six times its mean log-probability a token. When does a
-# longer text $y'$ overtake a shorter $y$? Both logarithms are negative. From $s(y') = s(y)$,
+# $\alpha = 1$ a long text is scored by about six times its mean log-probability a token. When does
+# a longer text $y'$ overtake a shorter $y$? Both logarithms are negative. From $s(y') = s(y)$,
 #
 # $$
 # \frac{\log p(y' \mid x)}{\log p(y \mid x)} = \left( \frac{5 + |y'|}{5 + |y|} \right)^{\!\alpha^*}
@@ -864,8 +864,8 @@ for alpha in (0.0, critical - 0.02, critical + 0.02, 0.6):
 glue("encdec-critical", critical)
 
 # %% [markdown]
-# Below $\alpha^* =$ {glue:text}`encdec-critical:.3f` the short text wins, above it the long one. The
-# Transformer's authors used four beams and $\alpha = 0.6$ {cite}`vaswani2017` (§6.1).
+# Below $\alpha^* =$ {glue:text}`encdec-critical:.3f` the short text wins, above it the long one.
+# The Transformer's authors used four beams and $\alpha = 0.6$ {cite}`vaswani2017` (§6.1).
 #
 # **Sampling** does not look for the best text at all: it draws one. Dividing logits by a
 # *temperature* $T$ before the softmax raises probabilities to the power $1/T$,
@@ -874,10 +874,11 @@ glue("encdec-critical", critical)
 # p_T(v) = \frac{e^{z_v / T}}{\sum_u e^{z_u / T}} = \frac{p_v^{1/T}}{\sum_u p_u^{1/T}} ,
 # $$ (eq-encoder-decoder-temperature)
 #
-# since $e^{z_v/T} = (e^{z_v})^{1/T}$, and the denominator of $p_v$ cancels. Below one it sharpens; as
-# $T \to 0$ it becomes greedy. *Top-k* keeps the $k$ most probable tokens, *top-p* the fewest that
-# reach the probability $p$ together; what is left is scaled to sum to one. For a translation, which
-# should be right rather than varied, one mostly searches. Chapter 10 says when chance is better.
+# since $e^{z_v/T} = (e^{z_v})^{1/T}$, and the denominator of $p_v$ cancels. Below one it sharpens;
+# as $T \to 0$ it becomes greedy. *Top-k* keeps the $k$ most probable tokens, *top-p* the fewest
+# that reach the probability $p$ together; what is left is scaled to sum to one. For a translation,
+# which should be right rather than varied, one mostly searches. Chapter 10 says when chance is
+# better.
 
 # %%
 p = torch.tensor(garden.rows[()], dtype=double)
@@ -924,8 +925,8 @@ for name, choice, want in [
 # $$ (eq-encoder-decoder-rows)
 #
 # Cross-attention gains as well. The memory does not change while the text is written, so its keys
-# and values are projected once, $m$ rows in place of $n\,m$. We count rows as they pass, and compare
-# what comes out, to the last digit of float64.
+# and values are projected once, $m$ rows in place of $n\,m$. We count rows as they pass, and
+# compare what comes out, to the last digit of float64.
 
 
 # %%
@@ -1032,8 +1033,8 @@ for allowed in ([True, True, True], [True, True, False]):
 by_hand = [attend(q, keys, values, [True, True, False])[1] for q in queries]
 
 # %% [markdown]
-# Check one line: the first query scores the keys $4/\sqrt2$, $0$ and $2/\sqrt2$. Two outputs come out
-# of three memory rows: the queries say how many. Now beams, in a dozen lines.
+# Check one line: the first query scores the keys $4/\sqrt2$, $0$ and $2/\sqrt2$. Two outputs come
+# out of three memory rows: the queries say how many. Now beams, in a dozen lines.
 
 
 # %%
@@ -1101,8 +1102,9 @@ check(
 # ```
 #
 # **Against torch.** The same weights in `nn.TransformerEncoder` and `nn.TransformerDecoder`, with
-# padding; and `nn.functional.cross_entropy`, which has label smoothing as an option. (`nn.Transformer`
-# itself puts one more LayerNorm behind each stack, also in post-norm; the paper has none there.)
+# padding; and `nn.functional.cross_entropy`, which has label smoothing as an option.
+# (`nn.Transformer` itself puts one more LayerNorm behind each stack, also in post-norm; the paper
+# has none there.)
 
 # %%
 d, heads, wide_ff, depth = 24, 3, 40, 2
@@ -1180,11 +1182,11 @@ check(
 
 # %% [markdown]
 # **Against an official model.** Marian {cite}`junczys2018` is a translation system in C++; its
-# models for many pairs of languages are published, and are Transformers as in the paper: post-norm, sinusoidal,
-# one shared matrix times $\sqrt{d}$. What is different: Swish in place of ReLU, sines and cosines
-# one behind the other, a bias of the output words, and the padding token as the start token. The
-# library's `Transformer` has these as options. Here is a tiny official model with random weights,
-# saved as `transformers` saves it, and read by ours.
+# models for many pairs of languages are published, and are Transformers as in the paper: post-norm,
+# sinusoidal, one shared matrix times $\sqrt{d}$. What is different: Swish in place of ReLU, sines
+# and cosines one behind the other, a bias of the output words, and the padding token as the start
+# token. The library's `Transformer` has these as options. Here is a tiny official model with random
+# weights, saved as `transformers` saves it, and read by ours.
 
 # %% tags=["nbval-ignore-output"]
 if importlib.util.find_spec("transformers") is None:
@@ -1264,9 +1266,9 @@ else:
 # %% [markdown]
 # So the same file of code loads a model that translates. On Colab the next cell does: it downloads
 # the official English–Chinese model and lets *our* beam search write. Words are cut into pieces by
-# SentencePiece {cite}`kudo2018`, with one file for each language; both files' pieces are numbered by one
-# vocabulary. This model writes several kinds of Chinese, so its card asks for a first token that says
-# which.
+# SentencePiece {cite}`kudo2018`, with one file for each language; both files' pieces are numbered
+# by one vocabulary. This model writes several kinds of Chinese, so its card asks for a first token
+# that says which.
 
 # %% tags=["nbval-ignore-output"]
 SENTENCE = "The decoder looks at every word that the encoder has read."
@@ -1349,9 +1351,9 @@ glue("encdec-days", len(train_days))
 # to find the parts, look some of them up (the French month is a number, the English one a word),
 # copy others, and leave out the German weekday. It reads and writes single characters.
 #
-# One form would not do: “87” for a year could be in this century or in the last one. `date_pairs` leaves out every text that
-# means two days, because for such a text no answer is right. In a form with two-digit years nothing
-# is left:
+# One form would not do: “87” for a year could be in this century or in the last one. `date_pairs`
+# leaves out every text that means two days, because for such a text no answer is right. In a form
+# with two-digit years nothing is left:
 
 # %%
 try:
@@ -1435,11 +1437,11 @@ print(
 check("beams and greedy are close", abs(searched - np.mean(right[:300])) < 0.03)
 
 # %% [markdown]
-# {glue:text}`encdec-exact:.1%` of the held-out texts are right to the last character. The loss ends at
-# {glue:text}`encdec-last-loss:.2f`; without step 6 one would call that poor, but the floor is
-# {glue:text}`encdec-floor:.2f`. Four beams change next to nothing here: the model is nearly certain of
-# each character, so the best first step is almost always the start of the best text. Beams pay where
-# a text can be said in many ways.
+# {glue:text}`encdec-exact:.1%` of the held-out texts are right to the last character. The loss ends
+# at {glue:text}`encdec-last-loss:.2f`; without step 6 one would call that poor, but the floor is
+# {glue:text}`encdec-floor:.2f`. Four beams change next to nothing here: the model is nearly certain
+# of each character, so the best first step is almost always the start of the best text. Beams pay
+# where a text can be said in many ways.
 #
 # ### What cross-attention looks at
 
@@ -1516,8 +1518,8 @@ check("digits are looked up where they stand", np.mean(hits["year"]) > 0.6)
 # the very digit that is being written for {glue:text}`encdec-hit-year:.0%` of the year's digits and
 # {glue:text}`encdec-hit-day:.0%` of the day's ({numref}`fig-encoder-decoder-cross`). The day is
 # written *behind* the month and read *before* it: the alignment crosses over, as it should. The
-# month is another matter. While its name is written, {glue:text}`encdec-month-mass:.0%` of the weight
-# lies on the German name, and the rest is scattered. Does the decoder know the month from
+# month is another matter. While its name is written, {glue:text}`encdec-month-mass:.0%` of the
+# weight lies on the German name, and the rest is scattered. Does the decoder know the month from
 # elsewhere? Weights cannot tell: they show where the model *looks*, not what it *uses*
 # {cite}`jain2019`.
 #
@@ -1556,12 +1558,12 @@ for hide in ("day", "year"):
     )
 
 # %% [markdown]
-# Each part is taken from its own rows. Hide the year's four, and
-# {glue:text}`encdec-hide-year:.0%` of the years are right, with days and months as good as before. Hide
-# the day's, and {glue:text}`encdec-hide-day:.0%` of the days are. Hide the month's name, and
-# {glue:text}`encdec-hide-month:.0%` of the months are still right, more than guessing among twelve would
-# give: a part of it has moved to other rows, by the encoder's self-attention. So the memory is not
-# a bag of letters, but it has kept its places; and for digits the weights told the truth.
+# Each part is taken from its own rows. Hide the year's four, and {glue:text}`encdec-hide-year:.0%`
+# of the years are right, with days and months as good as before. Hide the day's, and
+# {glue:text}`encdec-hide-day:.0%` of the days are. Hide the month's name, and
+# {glue:text}`encdec-hide-month:.0%` of the months are still right, more than guessing among twelve
+# would give: a part of it has moved to other rows, by the encoder's self-attention. So the memory
+# is not a bag of letters, but it has kept its places; and for digits the weights told the truth.
 #
 # Look at any row yourself: characters that were read show the encoder's self-attention, those
 # written their cross-attention.
@@ -1650,28 +1652,31 @@ show_figure(
 # each, and for one seed all see the same batches.
 #
 # **All states, or one vector.** With cross-attention to all of the memory,
-# {glue:text}`encdec-run-all-states:.1%` of the texts are exactly right (standard deviation over seeds
-# {glue:text}`encdec-sd-all-states:.1%`). With the mean of the same states as the only row,
-# {glue:text}`encdec-run-one-vector:.1%` ({glue:text}`encdec-sd-one-vector:.1%`): the decoder is told the same at
-# every step {eq}`eq-encoder-decoder-one`, and has to pick the right digit out of it by counting what
-# it has written. But it can be learned: after twice as many steps it is
-# {glue:text}`encdec-run-one-vector-longer:.1%` ({glue:text}`encdec-sd-one-vector-longer:.1%`). A date is short
-# enough for one vector. What all states give, here, is that learning is fast. For long sentences
-# more was found: there a fixed vector does worse and worse with length {cite}`bahdanau2015` (Figure 2).
+# {glue:text}`encdec-run-all-states:.1%` of the texts are exactly right (standard deviation over
+# seeds {glue:text}`encdec-sd-all-states:.1%`). With the mean of the same states as the only row,
+# {glue:text}`encdec-run-one-vector:.1%` ({glue:text}`encdec-sd-one-vector:.1%`): the decoder is
+# told the same at every step {eq}`eq-encoder-decoder-one`, and has to pick the right digit out of
+# it by counting what it has written. But it can be learned: after twice as many steps it is
+# {glue:text}`encdec-run-one-vector-longer:.1%` ({glue:text}`encdec-sd-one-vector-longer:.1%`). A
+# date is short enough for one vector. What all states give, here, is that learning is fast. For
+# long sentences more was found: there a fixed vector does worse and worse with length
+# {cite}`bahdanau2015` (Figure 2).
 #
 # **Label smoothing.** Without it {glue:text}`encdec-run-no-smoothing:.1%` are right
-# ({glue:text}`encdec-sd-no-smoothing:.1%`), with it {glue:text}`encdec-run-all-states:.1%`. And the usual loss on
-# held-out texts is {glue:text}`encdec-nats-no-smoothing:.4f` nats a token without, and
-# {glue:text}`encdec-nats-all-states:.4f` with: it cannot be less than about $-\ln a =$
+# ({glue:text}`encdec-sd-no-smoothing:.1%`), with it {glue:text}`encdec-run-all-states:.1%`. And the
+# usual loss on held-out texts is {glue:text}`encdec-nats-no-smoothing:.4f` nats a token without,
+# and {glue:text}`encdec-nats-all-states:.4f` with: it cannot be less than about $-\ln a =$
 # {glue:text}`encdec-least:.4f`. So it is worse in perplexity and better in accuracy, as the paper
-# says. The gain is small, though larger than the spread over three seeds; on another task it may not
-# be there.
+# says. The gain is small, though larger than the spread over three seeds; on another task it may
+# not be there.
 #
 # **Beams.** Four of them, with the paper's penalty {cite}`vaswani2017` (§6.1), give
-# {glue:text}`encdec-run-beam:.1%`. Compared with greedy writing that is no difference worth the name.
+# {glue:text}`encdec-run-beam:.1%`. Compared with greedy writing that is no difference worth the
+# name.
 #
-# **No √d.** {glue:text}`encdec-run-no-root:.1%`, but the spread is {glue:text}`encdec-sd-no-root:.1%`: one seed
-# fell behind, at {glue:text}`encdec-no-root-worst:.1%`, and the best has {glue:text}`encdec-no-root-best:.1%`. Box
+# **No √d.** {glue:text}`encdec-run-no-root:.1%`, but the spread is
+# {glue:text}`encdec-sd-no-root:.1%`: one seed fell behind, at
+# {glue:text}`encdec-no-root-worst:.1%`, and the best has {glue:text}`encdec-no-root-best:.1%`. Box
 # D30 below comes back to it.
 #
 #
@@ -1697,8 +1702,8 @@ show_figure(
 #
 # A test for such a leak needs more than one sequence. If batch and time are mixed up, the change
 # shows in the *other* sequence and the test passes for the wrong reason. So there are two partners,
-# only one of which is changed; the other must not move; and, as a positive control, outputs from the
-# changed token on *must* move, or the test would pass on a model that ignores its input.
+# only one of which is changed; the other must not move; and, as a positive control, outputs from
+# the changed token on *must* move, or the test would pass on a model that ignores its input.
 
 
 # %%
@@ -1750,8 +1755,8 @@ catches(
 # :::{admonition} Broken on purpose D30: no √d
 # :class: broken
 # The shared matrix begins small, because it is the output matrix too. Without the factor, words of
-# length one are added to positions of length $\sqrt{d/2} = 16$. Chapter 4 says what that does to the
-# scores; here is the model itself.
+# length one are added to positions of length $\sqrt{d/2} = 16$. Chapter 4 says what that does to
+# the scores; here is the model itself.
 # :::
 
 
@@ -1787,11 +1792,11 @@ catches("D30", words_are_as_long_as_places, broken=False, fixed=True)
 # With the factor words are {glue:text}`encdec-d30-words:.1f` long. **Fix:** multiply by $\sqrt{d}$
 # where the matrix begins with standard deviation $1/\sqrt{d}$.
 #
-# **Does it matter in the end?** We measured it on dates, and the answer is: not clearly. At $d = 64$
-# places begin $\sqrt{32} \approx 6$ times as long as words, and training can lengthen the words. In
-# two of three seeds it did so in time; in one it did not. A run of this size says no more than that.
-# The mistake that does cost is to load a checkpoint that was trained with the factor, and leave it
-# out: then every input is another one.
+# **Does it matter in the end?** We measured it on dates, and the answer is: not clearly. At
+# $d = 64$ places begin $\sqrt{32} \approx 6$ times as long as words, and training can lengthen the
+# words. In two of three seeds it did so in time; in one it did not. A run of this size says no more
+# than that. The mistake that does cost is to load a checkpoint that was trained with the factor,
+# and leave it out: then every input is another one.
 #
 # :::{admonition} Broken on purpose D39: labels that were not moved
 # :class: broken
@@ -1828,8 +1833,9 @@ catches("D39", copying_does_not_pay, broken=not_moved, fixed=moved)
 
 # %% [markdown]
 # With the shift copying costs {glue:text}`encdec-d39:.1f` nats a token. **Fix:** move the text one
-# place to the right, behind the start token {eq}`def-encoder-decoder-shift`, once. A loss that moves
-# labels itself, as for GPT, would move them twice; so each loss of the library says whether it does.
+# place to the right, behind the start token {eq}`def-encoder-decoder-shift`, once. A loss that
+# moves labels itself, as for GPT, would move them twice; so each loss of the library says whether
+# it does.
 
 # %% [markdown]
 # ## Exercises
@@ -1885,9 +1891,9 @@ grade("ex-encoder_decoder-shift", decoder_inputs)
 # ```
 # *Difficulty ●●○ · 15 minutes*
 #
-# Write `cross_attend(H, M, W_Q, W_K, W_V, lengths)`: for states `H` (B, n, d), memories `M` (B, m, d)
-# and three matrices (d, d_k), the output (B, n, d_k). Of memory `b` only the first `lengths[b]` rows
-# are real.
+# Write `cross_attend(H, M, W_Q, W_K, W_V, lengths)`: for states `H` (B, n, d), memories `M` (B, m,
+# d) and three matrices (d, d_k), the output (B, n, d_k). Of memory `b` only the first `lengths[b]`
+# rows are real.
 #
 # ```{dropdown} Hint
 # Which side are the queries from? The mask has the shape (B, 1, m): the same for all queries.
@@ -2017,12 +2023,12 @@ grade("ex-encoder_decoder-penalty", best)
 # *Difficulty ●●● · 25 minutes*
 #
 # Write `beam(rows, k, n)` for texts of exactly $n$ tokens, without an end token: `rows(text)` gives
-# the probabilities of the next token behind a tuple `text`, as a list. Return the most probable text
-# among those that $k$ beams find, as a tuple.
+# the probabilities of the next token behind a tuple `text`, as a list. Return the most probable
+# text among those that $k$ beams find, as a tuple.
 #
 # ```{dropdown} Hint
-# Keep a list of pairs (log-probability, text). At each step extend every one of them by every token,
-# sort, and keep $k$, of *all* extensions together.
+# Keep a list of pairs (log-probability, text). At each step extend every one of them by every
+# token, sort, and keep $k$, of *all* extensions together.
 # ```
 
 
@@ -2065,31 +2071,31 @@ grade("ex-encoder_decoder-beams", beam)
 # ## Summary
 #
 # - A text's probability, given another text, is a product over its tokens
-#   {eq}`eq-encoder-decoder-chain`. Any model gives a distribution {eq}`eq-encoder-decoder-normalised`,
-#   if no factor sees the future.
-# - Teacher forcing trains all factors in one pass {eq}`eq-encoder-decoder-teacher`, on a text moved one
-#   place to the right {eq}`def-encoder-decoder-shift`.
+#   {eq}`eq-encoder-decoder-chain`. Any model gives a distribution
+#   {eq}`eq-encoder-decoder-normalised`, if no factor sees the future.
+# - Teacher forcing trains all factors in one pass {eq}`eq-encoder-decoder-teacher`, on a text moved
+#   one place to the right {eq}`def-encoder-decoder-shift`.
 # - Cross-attention has queries from the decoder, keys and values from the memory
-#   {eq}`eq-encoder-decoder-cross`; the output is as long as its queries. With one vector to look at,
-#   all queries get the same answer {eq}`eq-encoder-decoder-one`.
-# - Three masks: padding in the encoder, padding in cross-attention {eq}`eq-encoder-decoder-padding`,
-#   the future in the decoder.
+#   {eq}`eq-encoder-decoder-cross`; the output is as long as its queries. With one vector to look
+#   at, all queries get the same answer {eq}`eq-encoder-decoder-one`.
+# - Three masks: padding in the encoder, padding in cross-attention
+#   {eq}`eq-encoder-decoder-padding`, the future in the decoder.
 # - One matrix reads, writes and predicts {eq}`eq-encoder-decoder-shared`. It begins with standard
-#   deviation $1/\sqrt{d}$ for the output {eq}`eq-encoder-decoder-logit-variance`, and is multiplied by
-#   $\sqrt{d}$ at the input.
-# - Label smoothing has the gradient $p - q$ {eq}`eq-encoder-decoder-smoothing-gradient`, a finite best
-#   gap {eq}`eq-encoder-decoder-gap`, and a loss with a floor {eq}`eq-encoder-decoder-entropy`.
+#   deviation $1/\sqrt{d}$ for the output {eq}`eq-encoder-decoder-logit-variance`, and is multiplied
+#   by $\sqrt{d}$ at the input.
+# - Label smoothing has the gradient $p - q$ {eq}`eq-encoder-decoder-smoothing-gradient`, a finite
+#   best gap {eq}`eq-encoder-decoder-gap`, and a loss with a floor {eq}`eq-encoder-decoder-entropy`.
 # - Greedy may miss the best text, beams less often. Longer texts are less probable
 #   {eq}`eq-encoder-decoder-monotone`, so beams need a penalty {eq}`def-encoder-decoder-score`.
-# - A cache feeds $n$ rows through the decoder in place of $n(n+1)/2$ {eq}`eq-encoder-decoder-rows`, and
-#   gives the same text.
+# - A cache feeds $n$ rows through the decoder in place of $n(n+1)/2$ {eq}`eq-encoder-decoder-rows`,
+#   and gives the same text.
 # - On dates a model of one layer is nearly always right to the last character, and its
 #   cross-attention points at the digit that it copies.
 #
 # ## Sources
 #
-# - {cite:t}`vaswani2017`, §3.1: the two stacks; §3.2.3: three uses of attention; §3.4: one matrix, and
-#   $\sqrt{d}$; §5.4: label smoothing; §6.1: beams and length penalty.
+# - {cite:t}`vaswani2017`, §3.1: the two stacks; §3.2.3: three uses of attention; §3.4: one matrix,
+#   and $\sqrt{d}$; §5.4: label smoothing; §6.1: beams and length penalty.
 # - {cite:t}`sutskever2014`: one vector between two recurrent networks, and beam search.
 # - {cite:t}`bahdanau2015`, §3.1: a decoder that looks at all of the encoder's states; Figure 2: one
 #   vector on long sentences.
