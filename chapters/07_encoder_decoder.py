@@ -603,7 +603,8 @@ for name, part in zip(["read", "write", "output"], apart, strict=True):
 # e^{z_y - z_v}$ has to be $q_y / q_v$, so
 #
 # $$
-# z_y - z_v = \ln \frac{a}{\varepsilon / V} = \ln\!\Big( 1 + \frac{(1 - \varepsilon)\, V}{\varepsilon} \Big) .
+# z_y - z_v = \ln \frac{a}{\varepsilon / V}
+# = \ln\!\Big( 1 + \frac{(1 - \varepsilon)\, V}{\varepsilon} \Big) .
 # $$ (eq-encoder-decoder-gap)
 
 # %%
@@ -1793,10 +1794,10 @@ catches("D30", words_are_as_long_as_places, broken=False, fixed=True)
 # where the matrix begins with standard deviation $1/\sqrt{d}$.
 #
 # **Does it matter in the end?** We measured it on dates, and the answer is: not clearly. At
-# $d = 64$ places begin $\sqrt{32} \approx 6$ times as long as words, and training can lengthen the
-# words. In two of three seeds it did so in time; in one it did not. A run of this size says no more
-# than that. The mistake that does cost is to load a checkpoint that was trained with the factor,
-# and leave it out: then every input is another one.
+# $d = 64$ places begin $\sqrt{32} \approx 6$ times as long as words, and training may change the
+# lengths. Two of three seeds ended where those with the factor did, the third did not; three seeds
+# say no more than that. What does cost for sure is to load a checkpoint that was trained with the
+# factor and to leave it out: then every input is another one.
 #
 # :::{admonition} Broken on purpose D39: labels that were not moved
 # :class: broken
