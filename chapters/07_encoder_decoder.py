@@ -96,12 +96,15 @@ double = torch.float64
 #
 # The last token $y_n$ is a special one, the *end token*, so that the length too is something the
 # model says. An *encoder* turns $x$ into $m$ vectors, the *memory* $M$. A *decoder* reads what has
-# been written so far, looks at all of the memory, and gives one row of logits for each next token:
+# been written so far, behind a *start token*, looks at all of the memory, and gives one row of
+# logits for each next token:
 #
 # $$
-# M = \operatorname{Encoder}(x), \qquad
-# H = \operatorname{Decoder}(y_{<1}, \dots, y_{<n};\, M), \qquad
-# p(\,\cdot \mid y_{<t}, x) = \operatorname{softmax}(H_t E^\top + b) .
+# \begin{aligned}
+# M &= \operatorname{Encoder}(x) \\
+# H &= \operatorname{Decoder}(\text{start}, y_1, \dots, y_{n-1};\, M) \\
+# p(\,\cdot \mid y_{<t}, x) &= \operatorname{softmax}(H_t E^\top + b) .
+# \end{aligned}
 # $$ (def-encoder-decoder-model)
 #
 # | symbol | shape | meaning |
@@ -301,15 +304,20 @@ check("without a causal mask training is not what writing is", gap > 0.1)
 # them,
 #
 # $$
-# Q = H W_Q \;(n \times d_k), \qquad K = M W_K \;(m \times d_k), \qquad V = M W_V \;(m \times d_v) ,
+# \begin{aligned}
+# Q &= H W_Q && (n \times d_k) \\
+# K &= M W_K && (m \times d_k) \\
+# V &= M W_V && (m \times d_v) ,
+# \end{aligned}
 # $$ (def-encoder-decoder-projections)
 #
 # and the rest is the attention of chapter 2 on an oblong table of scores:
 #
 # $$
-# A = \operatorname{softmax}\!\left(\frac{Q K^\top}{\sqrt{d_k}}\right) \;(n \times m), \qquad
-# C = A V \;(n \times d_v), \qquad
-# C_t = \sum_{j=1}^{m} A_{tj} V_j .
+# \begin{aligned}
+# A &= \operatorname{softmax}\!\left(\frac{Q K^\top}{\sqrt{d_k}}\right) && (n \times m) \\
+# C &= A V, \qquad C_t = \sum_{j=1}^{m} A_{tj} V_j && (n \times d_v) .
+# \end{aligned}
 # $$ (eq-encoder-decoder-cross)
 #
 # Follow the two lengths. Rows of everything on the left count what is written, $n$; the length $m$
@@ -789,8 +797,10 @@ check("which is the best of all that end in four steps", best == second)
 # **Shorter wins.** Each further token multiplies by a number of at most one:
 #
 # $$
-# \log p(y_{\le t+1} \mid x) = \log p(y_{\le t} \mid x) + \log p(y_{t+1} \mid y_{\le t}, x)
-# \;\le\; \log p(y_{\le t} \mid x) .
+# \begin{aligned}
+# \log p(y_{\le t+1} \mid x) &= \log p(y_{\le t} \mid x) + \log p(y_{t+1} \mid y_{\le t}, x) \\
+# &\le \log p(y_{\le t} \mid x) .
+# \end{aligned}
 # $$ (eq-encoder-decoder-monotone)
 #
 # So a search for the largest product prefers texts that end early, and the better it searches the
@@ -808,10 +818,12 @@ check("which is the best of all that end in four steps", best == second)
 # a longer text $y'$ overtake a shorter $y$? Both logarithms are negative. From $s(y') = s(y)$,
 #
 # $$
-# \frac{\log p(y' \mid x)}{\log p(y \mid x)} = \left( \frac{5 + |y'|}{5 + |y|} \right)^{\!\alpha^*}
-# \quad\Longrightarrow\quad
-# \alpha^* = \frac{\ln \big( \log p(y' \mid x) \,/\, \log p(y \mid x) \big)}
+# \begin{aligned}
+# \frac{\log p(y' \mid x)}{\log p(y \mid x)}
+# &= \left( \frac{5 + |y'|}{5 + |y|} \right)^{\!\alpha^*} \\
+# \alpha^* &= \frac{\ln \big( \log p(y' \mid x) \,/\, \log p(y \mid x) \big)}
 # {\ln \big( (5 + |y'|) \,/\, (5 + |y|) \big)} ,
+# \end{aligned}
 # $$ (eq-encoder-decoder-break-even)
 #
 # and for $\alpha > \alpha^*$ the longer one wins.
@@ -1313,7 +1325,8 @@ def translate_on_colab(sentence, repo="Helsinki-NLP/opus-mt-en-zh"):
 if "google.colab" in sys.modules:
     print(SENTENCE, "→", translate_on_colab(SENTENCE))
 else:
-    print("On Colab: downloads opus-mt-en-zh, and translates", repr(SENTENCE))
+    print("On Colab this cell downloads opus-mt-en-zh and translates")
+    print("  ", SENTENCE)
 
 # %% [markdown]
 # ## On real data
@@ -1360,7 +1373,7 @@ glue("encdec-days", len(train_days))
 try:
     date_pairs(sources=[("en", "short")], num_days=20)
 except ValueError as error:
-    print(error)
+    print(str(error).replace(", got", ",\n  got"))
 mixed = date_pairs(
     sources=[("en", "d/M/y"), ("en", "M/d/y")],
     num_days=None,
@@ -1472,7 +1485,8 @@ show_figure(
     "character; · is the end token, ␣ a space. Lighter is more.",
     alt="Two heat maps of written against read characters, for a German and a "
     "French date. Rows of the day and the year have bright cells at the same "
-    "digits of the source; rows inside the month's name are spread out.",
+    "digits. Month rows are spread out in the German map, and look at the "
+    "month's digits in the French one.",
 )
 
 
@@ -1559,12 +1573,12 @@ for hide in ("day", "year"):
     )
 
 # %% [markdown]
-# Each part is taken from its own rows. Hide the year's four, and {glue:text}`encdec-hide-year:.0%`
-# of the years are right, with days and months as good as before. Hide the day's, and
-# {glue:text}`encdec-hide-day:.0%` of the days are. Hide the month's name, and
-# {glue:text}`encdec-hide-month:.0%` of the months are still right, more than guessing among twelve
-# would give: a part of it has moved to other rows, by the encoder's self-attention. So the memory
-# is not a bag of letters, but it has kept its places; and for digits the weights told the truth.
+# Digits are taken from their own rows. Hide the year's four, and
+# {glue:text}`encdec-hide-year:.0%` of the years are right, with days and months as good as before.
+# Hide the day's, and {glue:text}`encdec-hide-day:.0%` of the days are. Hide the month's name, and
+# {glue:text}`encdec-hide-month:.0%` of the months are still right: other rows tell something of it.
+# They may have it from the encoder's self-attention; and where the year stands gives away how long
+# the name is. So the memory keeps its places, and for digits the weights told the truth.
 #
 # Look at any row yourself: characters that were read show the encoder's self-attention, those
 # written their cross-attention.
@@ -1656,10 +1670,10 @@ show_figure(
 # {glue:text}`encdec-run-all-states:.1%` of the texts are exactly right (standard deviation over
 # seeds {glue:text}`encdec-sd-all-states:.1%`). With the mean of the same states as the only row,
 # {glue:text}`encdec-run-one-vector:.1%` ({glue:text}`encdec-sd-one-vector:.1%`): the decoder is
-# told the same at every step {eq}`eq-encoder-decoder-one`, and has to pick the right digit out of
-# it by counting what it has written. But it can be learned: after twice as many steps it is
+# told the same at every step {eq}`eq-encoder-decoder-one`, and has to find what comes next from that
+# and from what it has written. But it can be learned: after twice as many steps it is
 # {glue:text}`encdec-run-one-vector-longer:.1%` ({glue:text}`encdec-sd-one-vector-longer:.1%`). A
-# date is short enough for one vector. What all states give, here, is that learning is fast. For
+# date is short enough for one vector. What all states give, here, is that it is learned sooner. For
 # long sentences more was found: there a fixed vector does worse and worse with length
 # {cite}`bahdanau2015` (Figure 2).
 #
@@ -1680,7 +1694,6 @@ show_figure(
 # {glue:text}`encdec-no-root-worst:.1%`, and the best has {glue:text}`encdec-no-root-best:.1%`. Box
 # D30 below comes back to it.
 #
-#
 # ## Folklore, set right
 #
 # | Said | True | Source |
@@ -1697,8 +1710,8 @@ show_figure(
 # :class: broken
 # The same text goes into both stacks, and the model learns to predict its next token. The decoder's
 # causal mask is set, so the future seems hidden. But the *encoder* has read the whole text, the
-# token that is asked for included, and cross-attention hands it over. The loss falls to almost
-# nothing, and the model cannot write.
+# token that is asked for included, and cross-attention hands it over. The loss can go to almost
+# nothing without anything having been predicted.
 # :::
 #
 # A test for such a leak needs more than one sequence. If batch and time are mixed up, the change
