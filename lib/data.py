@@ -6,6 +6,7 @@ Used from chapter 02_attention on.
 from __future__ import annotations
 
 import ast
+import datetime
 import functools
 import hashlib
 import os
@@ -13,7 +14,7 @@ import re
 import sys
 import sysconfig
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,9 @@ __all__ = [
     "LabelledImages",
     "LabelledTexts",
     "Text",
+    "TextPairs",
     "consecutive_windows",
+    "date_pairs",
     "digits",
     "docstrings",
     "hub_classification",
@@ -217,6 +220,110 @@ def _without_ambiguous(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]
     for text, label in pairs:
         labels.setdefault(text, set()).add(label)
     return [(text, *found) for text, found in labels.items() if len(found) == 1]
+
+
+# Texts and their translations
+
+
+@dataclass(frozen=True)
+class TextPairs:
+    """Texts and what each of them becomes, in two parts, and the SHA-256 of the whole."""
+
+    train: list[tuple[str, str]]
+    validation: list[tuple[str, str]]
+    sha256: str
+
+
+DATE_FORMS = (("de", "full"), ("es", "long"), ("fr", "short"))
+
+
+def date_pairs(
+    seed: int = 0,
+    validation: float = 0.1,
+    *,
+    sources: Sequence[tuple[str, str]] = DATE_FORMS,
+    target: tuple[str, str] = ("en", "long"),
+    num_days: int | None = 5000,
+    first: int = 1900,
+    last: int = 2100,
+) -> TextPairs:
+    """Days as several languages write them, each with the same day in another language.
+
+    With the defaults "Donnerstag, 5. März 1987", "5 de marzo de 1987" and "05/03/1987" all become
+    "March 5, 1987". The words, their order and their punctuation are those of Unicode's CLDR, as
+    the package `babel` brings it; it needs no network.
+
+    Parameters
+    ----------
+    seed, validation : a *day's* side is drawn from the hash of the seed and the day, with this
+        probability of being held out: all texts of a day are on one side
+    sources, target : (locale, format), as `babel.dates.format_date` takes them
+        A format is "full", "long", "medium" or "short", or a pattern such as "d/M/y".
+    num_days : how many days are kept, those with the smallest hashes; None: all of them
+    first, last : the years, both included; 1900 to 2100 are 73,414 days
+
+    A text that means two days of these years is left out, whether or not the other day is kept, for
+    then no answer is right: "10/11/1987" where both "d/M/y" and "M/d/y" are sources, or everything
+    in a form that writes 1987 as 87. One that two forms write alike stands once.
+
+    Both parts are in the order of the hash, which mixes the years, and a day's texts in that of the
+    sources. CLDR changes a little from version to version: compare numbers for one `sha256` only;
+    it is that of all kept pairs, in alphabetical order.
+
+    ImportError without babel. ValueError for a wrong number, for a form that babel does not know,
+    or if a side would be empty.
+    """
+    if not isinstance(first, int) or not isinstance(last, int) or not 1 <= first <= last <= 9999:
+        raise ValueError(f"first, last: expected years in order, from 1, got {first!r}, {last!r}")
+    begin, end = datetime.date(first, 1, 1), datetime.date(last, 12, 31)
+    days = [begin + datetime.timedelta(k) for k in range((end - begin).days + 1)]
+    if num_days is not None and (not isinstance(num_days, int) or not 1 <= num_days <= len(days)):
+        raise ValueError(
+            f"num_days: expected None or an integer from 1 to {len(days)}, got {num_days!r}"
+        )
+    write = _date_writer(target)
+    meaning: dict[str, int] = {}  # the day of a text, −1 if there are two
+    texts = []  # of each source, by day
+    for form in sources:
+        texts.append([_date_writer(form)(day) for day in days])
+        for k, text in enumerate(texts[-1]):
+            if meaning.setdefault(text, k) != k:
+                meaning[text] = -1
+
+    order = sorted((_draw(seed, day.isoformat()), k) for k, day in enumerate(days))[:num_days]
+    sides: tuple[list, list] = ([], [])
+    for _, k in order:
+        side = sides[_draw(seed, f"side of {days[k].isoformat()}") < validation]
+        for text in dict.fromkeys(of_form[k] for of_form in texts):
+            if meaning[text] == k:
+                side.append((text, write(days[k])))
+    if not all(sides):
+        raise ValueError(
+            "sources, validation: expected texts that mean one day, on both sides, "
+            f"got {len(sides[0])} and {len(sides[1])} of them"
+        )
+    whole = "\n".join(sorted("\t".join(pair) for side in sides for pair in side))
+    return TextPairs(*sides, sha256=hashlib.sha256(whole.encode()).hexdigest())
+
+
+def _date_writer(form: tuple[str, str]) -> Callable[[datetime.date], str]:
+    """From a day to its text in a form (locale, format), as `babel.dates.format_date` has it."""
+    try:
+        import babel
+        from babel.dates import get_date_format, parse_pattern
+    except ImportError:
+        raise ImportError("date_pairs needs `pip install babel`") from None
+    try:
+        name, pattern = form
+        locale = babel.Locale.parse(name)
+        named = pattern in ("full", "long", "medium", "short")
+        rule = get_date_format(pattern, locale=locale) if named else parse_pattern(pattern)
+    except (babel.UnknownLocaleError, AttributeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"sources, target: expected pairs (locale, format) that babel knows, got {form!r}"
+        ) from error
+    # CLDR writes other kinds of space too.
+    return lambda day: " ".join(rule.apply(day, locale).split())
 
 
 # Images with a label

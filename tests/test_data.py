@@ -19,11 +19,14 @@ import torch
 from huggingface_hub import errors
 
 from lib.data import (
+    DATE_FORMS,
     CharacterVocabulary,
     LabelledTexts,
     Text,
+    TextPairs,
     _standard_library,
     consecutive_windows,
+    date_pairs,
     digits,
     docstrings,
     hub_classification,
@@ -354,6 +357,118 @@ class TestDocstrings:
     def test_is_frozen(self):
         with pytest.raises(AttributeError):
             LabelledTexts([], [], [], [], (), "").train = []
+
+
+class TestDatePairs:
+    def test_texts_and_what_they_mean(self):
+        data = date_pairs(num_days=None, first=1987, last=1987)
+        assert isinstance(data, TextPairs)
+        pairs = dict(data.train + data.validation)
+        assert len(pairs) == len(data.train) + len(data.validation) == 3 * 365
+        for text in ("Donnerstag, 5. März 1987", "5 de marzo de 1987", "05/03/1987"):
+            assert pairs[text] == "March 5, 1987"
+        assert len(set(pairs.values())) == 365
+
+    def test_other_forms(self):
+        data = date_pairs(
+            sources=[("en_GB", "full")],
+            target=("fr", "d/M/y"),
+            num_days=None,
+            first=2000,
+            last=2000,
+        )
+        assert dict(data.train + data.validation)["Tuesday, 29 February 2000"] == "29/2/2000"
+
+    def test_a_text_that_means_two_days_is_left_out(self):
+        sources = [("en", "d/M/y"), ("en", "M/d/y")]
+        data = date_pairs(sources=sources, num_days=None, first=1999, last=1999)
+        pairs = data.train + data.validation
+        texts = [text for text, _ in pairs]
+        assert len(texts) == len(set(texts))
+        assert "10/11/1999" not in texts and "2/1/1999" not in texts
+        assert ("10/10/1999", "October 10, 1999") in pairs  # both forms, one day
+        assert ("13/1/1999", "January 13, 1999") in pairs
+        assert ("1/13/1999", "January 13, 1999") in pairs
+        # 12 days are alike in both forms; of the others with a day up to 12 nothing is left
+        assert len(pairs) == 12 + 2 * (365 - 144)
+
+    def test_also_where_the_other_day_is_not_kept(self):
+        options = {"sources": [("en", "d/M/y"), ("en", "M/d/y")], "first": 1999, "last": 1999}
+        few, all_days = (date_pairs(num_days=n, **options) for n in (40, None))
+        found, clear = few.train + few.validation, all_days.train + all_days.validation
+        assert set(found) <= set(clear)
+        assert 20 < len(found) < 80
+        with pytest.raises(ValueError, match="got 0 and 0"):
+            date_pairs(sources=[("en", "dd MMM")], num_days=9, first=1999, last=2002)
+
+    def test_of_another_century_only_if_it_is_there(self):
+        data = date_pairs(sources=[("en", "short")], num_days=None, first=1990, last=2010)
+        assert len(data.train) + len(data.validation) == 21 * 365 + 5
+
+    def test_held_out_are_days(self):
+        data = date_pairs(num_days=400, first=1980, last=1999)
+        train = {meaning for _, meaning in data.train}
+        held_out = {meaning for _, meaning in data.validation}
+        assert not train & held_out
+        assert len(train | held_out) == 400
+        assert len(data.validation) == len(DATE_FORMS) * len(held_out)
+        texts = [text for text, _ in data.train + data.validation]
+        assert len(set(texts)) == len(texts) == 3 * 400
+
+    def test_a_day_has_one_side_however_many_are_kept(self):
+        few, many = (date_pairs(num_days=n, first=1950, last=1960) for n in (100, 900))
+        assert set(few.validation) <= set(many.validation)
+        assert set(few.train) <= set(many.train)
+
+    @pytest.mark.parametrize("share", [0.1, 0.5])
+    def test_the_share(self, share):
+        data = date_pairs(validation=share, num_days=None, first=1900, last=1909)
+        count = len(data.validation) / len(DATE_FORMS)
+        days = 3652  # 1900 was no leap year, 1904 and 1908 were
+        assert abs(count / days - share) < 5 * (share * (1 - share) / days) ** 0.5
+
+    def test_seeds(self):
+        first, again, other = (
+            date_pairs(seed, num_days=100, first=1980, last=1989) for seed in (0, 0, 1)
+        )
+        assert first == again
+        assert set(first.validation) != set(other.validation)
+        everything = [
+            date_pairs(seed, num_days=None, first=1980, last=1980).sha256 for seed in (0, 1)
+        ]
+        assert everything[0] == everything[1] != first.sha256
+
+    def test_years_are_mixed(self):
+        data = date_pairs(num_days=300, first=1950, last=1999)
+        years = [int(meaning[-4:]) for _, meaning in data.train]
+        assert len(set(years[:60])) > 10
+        assert min(years) >= 1950 and max(years) <= 1999
+
+    def test_only_one_kind_of_space(self):
+        data = date_pairs(
+            sources=[("en", "d\u202fMMMM\u00a0\u00a0y")], num_days=None, first=1987, last=1987
+        )
+        assert ("5 March 1987", "March 5, 1987") in data.train + data.validation
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"first": 2000, "last": 1999},
+            {"first": 0},
+            {"first": 2000.0},
+            {"num_days": 0},
+            {"num_days": 366, "first": 2001, "last": 2001},
+            {"sources": [("xx", "long")]},
+            {"target": ("en", 3)},
+            {"sources": ["en"]},
+            {"validation": 0.0, "last": 1900, "num_days": 5},
+            {"validation": 1.0, "last": 1900, "num_days": 5},
+        ],
+    )
+    def test_errors(self, options):
+        with pytest.raises(ValueError) as error:
+            date_pairs(**options)
+        one_line(error)
 
 
 class TestDigits:
