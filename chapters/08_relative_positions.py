@@ -52,7 +52,7 @@ import matplotlib.pyplot as plt
 import tokenizers
 import torch
 import torch.nn.functional as F
-from tokenizers import decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import decoders, models, pre_tokenizers, processors
 from torch import nn
 
 from lib.attention import (
@@ -319,9 +319,7 @@ check("eq-relative-positions-constant", (scores + b + 3.7).softmax(-1), weights)
 # %%
 pairs = (torch.arange(n) - torch.arange(n)[:, None]).flatten()
 found = torch.stack([(pairs == r).sum() for r in range(1 - n, n)])
-check(
-    "eq-relative-positions-count", found, n - torch.arange(1 - n, n).abs()
-)
+check("eq-relative-positions-count", found, n - torch.arange(1 - n, n).abs())
 
 # %% [markdown]
 # ### Step 3. The bucket function: equal ratios, equal steps
@@ -372,7 +370,9 @@ delta = torch.linspace(1.0, 3000.0, 997, dtype=double)
 for m, D in sizes.values():
     e = m // 2
     rho = (D / e) ** (1 / (m - e))
-    check("eq-relative-positions-ratio", f(rho * delta, m, D), f(delta, m, D) + 1)
+    check(
+        "eq-relative-positions-ratio", f(rho * delta, m, D), f(delta, m, D) + 1
+    )
     ends = f(torch.tensor([e, D], dtype=double), m, D)
     check("eq-relative-positions-logarithm", ends, [e, m])
     print(f"m = {m}, e = {e}, D = {D}: ratio {rho:.4f}")
@@ -397,7 +397,9 @@ for m, D in sizes.values():
     f(x, m, D).backward()
     slope = (m - e) / (e * math.log(D / e))
     check("eq-relative-positions-slope", x.grad, slope)
-    print(f"m = {m}: slope {slope:.3f}, so the first wide bucket is {1 / slope:.1f}")
+    print(
+        f"m = {m}: slope {slope:.3f}, so the first wide bucket is {1 / slope:.1f}"
+    )
 
 # %% [markdown]
 # ### Step 4. Every edge, by hand
@@ -465,11 +467,17 @@ for (m, D), both_ways, color, style in [
         label="both ways, 16 a direction" if both_ways else "backwards, 32",
     )
     smooth = torch.linspace(e, D, 200, dtype=double)
-    ax.plot(smooth, f(smooth, m, D), ":", color=COLORS["reference"], linewidth=1)
+    ax.plot(
+        smooth, f(smooth, m, D), ":", color=COLORS["reference"], linewidth=1
+    )
     last = by_hand[-1] if both_ways else begins[-1]
     ax.plot([last], [m - 1], "o", color=COLORS[color])
     ax.annotate(
-        f"{last}", (last, m - 1), (0, 6), textcoords="offset points", ha="center"
+        f"{last}",
+        (last, m - 1),
+        (0, 6),
+        textcoords="offset points",
+        ha="center",
     )
 ax.axvline(128, color=COLORS["reference"], linewidth=1)
 ax.set(xscale="log", xlabel="distance", ylabel="bucket", ylim=(0, 36))
@@ -512,8 +520,12 @@ CurveExplorer(
     reach,
     {"both ways": two_way, "backwards": one_way},
     readouts={
-        "last bucket, both ways, from": [str(last_begins(16, D)) for D in reach],
-        "last bucket, backwards, from": [str(last_begins(32, D)) for D in reach],
+        "last bucket, both ways, from": [
+            str(last_begins(16, D)) for D in reach
+        ],
+        "last bucket, backwards, from": [
+            str(last_begins(32, D)) for D in reach
+        ],
     },
     parameter="max_distance",
     x_name="distance",
@@ -636,12 +648,19 @@ with torch.device("meta"):
 tables = [t5_small.encoder.bias.weight, t5_small.decoder.bias.weight]
 count = sum(table.numel() for table in tables)
 check("eq-relative-positions-parameters", count, 2 * 32 * 8)
-check("one table a stack", len(tables), sum(
-    isinstance(module, RelativePositionBias) for module in t5_small.modules()
-))
+check(
+    "one table a stack",
+    len(tables),
+    sum(
+        isinstance(module, RelativePositionBias)
+        for module in t5_small.modules()
+    ),
+)
 in_all = sum(p.numel() for p in t5_small.parameters())
 print(f"T5-small: {count} of {in_all:,} parameters know of places")
-print(f"learned absolute positions up to 512: {512 * t5_small.config.d_model:,}")
+print(
+    f"learned absolute positions up to 512: {512 * t5_small.config.d_model:,}"
+)
 glue("relpos-parameters", count)
 
 # %% [markdown]
@@ -718,7 +737,12 @@ for d_k in (4, 16, 64):
     theory = d_k * (sigma_q * sigma_k) ** 2 * (x_i @ x_i) * (x_j @ x_j)
     # a product of two normals has fourth moment 9: its variance is known less well
     error = 5 * math.sqrt((2 + 6 / d_k) / len(product))
-    check("eq-relative-positions-variance", product.var() / theory, 1.0, atol=error)
+    check(
+        "eq-relative-positions-variance",
+        product.var() / theory,
+        1.0,
+        atol=error,
+    )
     check("eq-relative-positions-folded", product.var(), 1.0, atol=error)
     check(
         "eq-relative-positions-same",
@@ -777,7 +801,10 @@ glue("relpos-entropy-forgotten", entropy["forgotten"][4])
 
 # %% tags=["hide-input"]
 fig, ax = plt.subplots(figsize=(4.3, 3.0))
-for name, style, color in [("folded", "o-", "query"), ("forgotten", "s--", "key")]:
+for name, style, color in [
+    ("folded", "o-", "query"),
+    ("forgotten", "s--", "key"),
+]:
     ax.plot(widths, entropy[name], style, color=COLORS[color], label=name)
 ax.set(
     xscale="log",
@@ -855,7 +882,9 @@ said = [1, 1, 1, 1, 1, 3]
 product = [c * s for c, s in zip(counts, said, strict=True)]
 print("with words:  ", product, "of", sum(product))
 
-table = torch.tensor([[math.log(prior.get(x, 1))] for x in range(8)], dtype=double)
+table = torch.tensor(
+    [[math.log(prior.get(x, 1))] for x in range(8)], dtype=double
+)
 tiny = RelativePositionBias(1, num_buckets=8, max_distance=8).double()
 with torch.no_grad():
     tiny.weight.copy_(table)
@@ -1091,13 +1120,19 @@ names = {
 }
 found = {
     name: torch.tensor(
-        [run["loss"] for run in record["results"]["runs"] if run["arm"] == name],
+        [
+            run["loss"]
+            for run in record["results"]["runs"]
+            if run["arm"] == name
+        ],
         dtype=double,
     )
     for name in names
 }  # each (seeds, blocks of positions)
 blocks = {
-    part: slice(where.start // settings["block"], where.stop // settings["block"])
+    part: slice(
+        where.start // settings["block"], where.stop // settings["block"]
+    )
     for part, where in parts.items()
 }
 result = {
@@ -1261,7 +1296,11 @@ check(
     prior[:, 1:] / prior[:, :-1],
     (-alibi_slopes(8)).exp()[:, None].expand(8, 49),
 )
-check("as in the paper, for eight heads", alibi_slopes(8), [0.5**a for a in range(1, 9)])
+check(
+    "as in the paper, for eight heads",
+    alibi_slopes(8),
+    [0.5**a for a in range(1, 9)],
+)
 
 d = 16
 omega = 10000.0 ** (-torch.arange(0, d, 2, dtype=double) / d)  # (d/2,)
@@ -1292,10 +1331,18 @@ ahead = torch.arange(0, 65)
 of = relative_position_bucket(-ahead, False, 16, 32)
 near = live["t5-near"].bias.weight.detach().cpu()
 for head, (color, style) in enumerate(
-    zip(("query", "key", "value", "weights"), ("-", "--", "-.", ":"), strict=True)
+    zip(
+        ("query", "key", "value", "weights"),
+        ("-", "--", "-.", ":"),
+        strict=True,
+    )
 ):
     axes[0].step(
-        ahead, near[of, head] - near[0, head], style, where="mid", color=COLORS[color]
+        ahead,
+        near[of, head] - near[0, head],
+        style,
+        where="mid",
+        color=COLORS[color],
     )
     axes[1].plot(
         ahead, -alibi_slopes(4)[head] * ahead, style, color=COLORS[color]
@@ -1305,11 +1352,17 @@ slow = 10000.0 ** (-torch.arange(0, 64, 2, dtype=double) / 64)
 same = (ahead[:, None] * slow).cos().sum(-1) / math.sqrt(64)
 other = (ahead[:, None] * slow + math.pi / 2).cos().sum(-1) / math.sqrt(64)
 axes[2].plot(ahead, same, "-", color=COLORS["query"], label="$k = q$")
-axes[2].plot(ahead, other, "--", color=COLORS["key"], label="$k$ a quarter turn away")
+axes[2].plot(
+    ahead, other, "--", color=COLORS["key"], label="$k$ a quarter turn away"
+)
 axes[2].legend(loc="upper right")
 for ax, title in zip(
     axes,
-    ("T5: a trained table, added", "ALiBi: a fixed line, added", "rotary: a turn"),
+    (
+        "T5: a trained table, added",
+        "ALiBi: a fixed line, added",
+        "rotary: a turn",
+    ),
     strict=True,
 ):
     ax.set(title=title, ylabel="score")
@@ -1397,10 +1450,18 @@ check(
     RMSNorm(32, eps=1e-6).double()(centred),
     F.layer_norm(centred, (32,), eps=1e-6),
 )
-check("of others it is not", (norm(x) - F.layer_norm(x, (32,))).abs().max() > 0.3)
+check(
+    "of others it is not", (norm(x) - F.layer_norm(x, (32,))).abs().max() > 0.3
+)
 
 torch.manual_seed(0)
-sizes = {"d_model": 256, "d_head": 16, "num_layers": 1, "num_heads": 4, "d_ff": 32}
+sizes = {
+    "d_model": 256,
+    "d_head": 16,
+    "num_layers": 1,
+    "num_heads": 4,
+    "d_ff": 32,
+}
 v11 = T5(
     T5Config(4000, **sizes, feed_forward="gated-gelu", tied=False, dropout=0.0)
 )
@@ -1416,7 +1477,9 @@ with torch.no_grad():
     )
 v10 = T5(T5Config(4000, **sizes, dropout=0.0))
 with torch.no_grad():
-    ids = torch.randint(4000, (4, 30), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(
+        4000, (4, 30), generator=torch.Generator().manual_seed(0)
+    )
     logits = v10(ids, ids)  # 120 hidden tokens, 4000 words
 check("eq-relative-positions-output", logits.var(), 1.0, atol=0.2)
 
@@ -1451,12 +1514,13 @@ def official_pair(folder, dtype, vocab_size=47, **options):
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in theirs.parameters():
-            noise = torch.randn(parameter.shape, generator=generator, dtype=double)
+            noise = torch.randn(
+                parameter.shape, generator=generator, dtype=double
+            )
             if parameter.ndim == 1:  # of a norm
                 parameter.copy_(1 + 0.3 * noise)
             else:
                 parameter.copy_(0.8 * noise / 24**0.5)
-        theirs.shared.weight.mul_(5)  # words of T5 are large
     theirs.save_pretrained(folder)
     return T5.from_pretrained(folder), theirs
 
@@ -1469,7 +1533,11 @@ generator = torch.Generator().manual_seed(1)
 read = torch.randint(3, 47, (3, 13), generator=generator)
 real = (torch.arange(13) < torch.tensor([13, 8, 3])[:, None]).long()
 written = torch.randint(3, 47, (3, 7), generator=generator)
-batch = {"input_ids": read, "attention_mask": real, "decoder_input_ids": written}
+batch = {
+    "input_ids": read,
+    "attention_mask": real,
+    "decoder_input_ids": written,
+}
 for name, options in versions.items():
     for dtype, allowed in ((torch.float32, 1e-5), (double, 1e-6)):
         with tempfile.TemporaryDirectory() as folder:
@@ -1531,7 +1599,10 @@ def write(model, tokenizer, texts, max_new_tokens=60):
 
 # %%
 t5 = official(
-    lambda repo: (T5.from_pretrained(repo).eval(), Tokenizer.from_pretrained(repo)),
+    lambda repo: (
+        T5.from_pretrained(repo).eval(),
+        Tokenizer.from_pretrained(repo),
+    ),
     "google-t5/t5-small",
 )
 article = (
@@ -1583,11 +1654,14 @@ backend.post_processor = processors.TemplateProcessing(
     single="$A </s>", special_tokens=[("</s>", 1)]
 )
 tokenizer = Tokenizer(backend)
-print(" ".join(tokenizer.tokens(tokenizer.encode("summarize: the value of this"))))
+print(
+    " ".join(tokenizer.tokens(tokenizer.encode("summarize: the value of this")))
+)
 texts = [article, *questions]
 check(
     "decoding gives the text back",
-    [tokenizer.decode(tokenizer.encode(text)) == text for text in texts] == [True] * 3,
+    [tokenizer.decode(tokenizer.encode(text)) == text for text in texts]
+    == [True] * 3,
 )
 for name, options in versions.items():
     with tempfile.TemporaryDirectory() as folder:
@@ -1736,7 +1810,9 @@ def mask_by_sample(q, k, v):
 def pads_are_hidden_and_nothing_else(attend):
     weights = attend(q, k, v)  # (B, n_q, n_k)
     on_pads = weights[1, :, 3:].sum(-1)
-    blind = [(i, j) for i in range(n) for j in range(n) if weights[0, i, j] == 0]
+    blind = [
+        (i, j) for i in range(n) for j in range(n) if weights[0, i, j] == 0
+    ]
     assert on_pads.max() == 0 and not blind, (
         f"sample 1 spends up to {on_pads.max():.2f} of its weight on its pads; "
         f"sample 0, which has none, is blind at (query, key) {blind}"
@@ -1775,7 +1851,9 @@ def folded(attend):
 
 def scores_begin_with_variance_one(initialise):
     torch.manual_seed(0)
-    attend = MultiHeadAttention(128, 2, d_head=64, scaled=False, bias=False).double()
+    attend = MultiHeadAttention(
+        128, 2, d_head=64, scaled=False, bias=False
+    ).double()
     with torch.no_grad():
         initialise(attend)
         q = attend.query_projection(tokens).unflatten(-1, (2, 64))
@@ -1793,3 +1871,321 @@ catches("D09c", scores_begin_with_variance_one, broken=usual, fixed=folded)
 # %% [markdown]
 # **Fix:** divide, or draw queries with $(d\,d_k)^{-1/2}$. One of them, never both and never neither; and
 # test the variance of the scores of the layer as it is made.
+
+# %% [markdown]
+# ## Exercises
+#
+# Replace the line that raises `NotImplementedError`, run the cell, and read the verdict: it names
+# the property that fails. The checkers try your function on inputs that you don't see.
+#
+# ```{exercise-start} Smaller queries
+# :label: ex-relative_positions-fold
+# ```
+# *Difficulty ●○○ · 5 minutes*
+#
+# Tokens are normed, $\lVert x \rVert^2 = d$, and keys are drawn with standard deviation `key_std`.
+# Write `query_std(d, d_k, key_std)`: with which standard deviation must $W_Q$ be drawn, so that an
+# undivided score has variance one?
+#
+# ```{dropdown} Hint
+# Solve {eq}`eq-relative-positions-variance` for $\sigma_Q$.
+# ```
+
+
+# %% tags=["exercise-stub"]
+def query_std(d, d_k, key_std):
+    raise NotImplementedError
+
+
+grade("ex-relative_positions-fold", query_std)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-relative_positions-fold
+# :class: dropdown
+# ```
+
+
+# %% tags=["solution"]
+def query_std(d, d_k, key_std):
+    return 1 / (math.sqrt(d_k) * key_std * d)
+
+
+grade("ex-relative_positions-fold", query_std)
+
+# %% [markdown]
+# With `key_std` $= d^{-1/2}$ that is $(d\,d_k)^{-1/2}$, T5's.
+#
+# ```{solution-end}
+# ```
+#
+# ```{exercise-start} Straight lines
+# :label: ex-relative_positions-alibi
+# ```
+# *Difficulty ●○○ · 10 minutes*
+#
+# Write `alibi(h, n)`: the biases of {eq}`def-relative-positions-alibi` for $h$ heads, a power of two,
+# and $n$ positions, a tensor (h, n, n). Keys behind the query, which the causal mask hides, get 0.
+#
+# ```{dropdown} Hint
+# `clamp(min=0)` on the matrix of $i - j$. The slopes are $2^{-8a/h}$, counted from $a = 1$.
+# ```
+
+
+# %% tags=["exercise-stub"]
+def alibi(h, n):
+    raise NotImplementedError
+
+
+grade("ex-relative_positions-alibi", alibi)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-relative_positions-alibi
+# :class: dropdown
+# ```
+
+
+# %% tags=["solution"]
+def alibi(h, n):
+    slope = 2.0 ** (-8.0 * torch.arange(1, h + 1) / h)
+    place = torch.arange(n)
+    distance = (place[:, None] - place).clamp(min=0)  # (n, n), i − j
+    return -slope[:, None, None] * distance
+
+
+grade("ex-relative_positions-alibi", alibi)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
+# ```{exercise-start} One bucket, both ways
+# :label: ex-relative_positions-bucket
+# ```
+# *Difficulty ●●○ · 15 minutes*
+#
+# Write `bucket(r, num_buckets=32, max_distance=128)`: the bucket of one whole offset $r = j - i$ in an
+# encoder, in plain Python. Keys behind the query ($r > 0$) are in the second half.
+#
+# ```{dropdown} Hint
+# First the number of buckets of one direction; half of *that* are exact. Then
+# {eq}`def-relative-positions-bucket` for $\lvert r \rvert$. `math.floor` rounds down; beware of edges
+# that are whole numbers, or go by {eq}`eq-relative-positions-integers`.
+# ```
+
+
+# %% tags=["exercise-stub"]
+def bucket(r, num_buckets=32, max_distance=128):
+    raise NotImplementedError
+
+
+grade("ex-relative_positions-bucket", bucket)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-relative_positions-bucket
+# :class: dropdown
+# ```
+
+
+# %% tags=["solution"]
+def bucket(r, num_buckets=32, max_distance=128):
+    m = num_buckets // 2
+    e = m // 2
+    distance, found = abs(r), abs(r)
+    if distance >= e:
+        wide = m - e
+        found = e
+        for k in range(1, wide):
+            found += distance**wide >= max_distance**k * e ** (wide - k)
+    return found + (m if r > 0 else 0)
+
+
+grade("ex-relative_positions-bucket", bucket)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
+# ```{exercise-start} Every edge
+# :label: ex-relative_positions-edges
+# ```
+# *Difficulty ●●○ · 15 minutes*
+#
+# Write `edges(m, D)`: of one direction with $m$ buckets, the smallest distance in each of the buckets
+# $e, e + 1, \dots, m - 1$, a list of $m - e$ whole numbers. It must be right for edges of any size.
+#
+# ```{dropdown} Hint
+# Round $e\,\rho^k$ up. Floating point may land a hair above a whole number: test the candidate and its
+# neighbours by {eq}`eq-relative-positions-integers`, which needs no rounding.
+# ```
+
+
+# %% tags=["exercise-stub"]
+def edges(m, D):
+    raise NotImplementedError
+
+
+grade("ex-relative_positions-edges", edges)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-relative_positions-edges
+# :class: dropdown
+# ```
+
+
+# %% tags=["solution"]
+def edges(m, D):
+    e = m // 2
+    wide = m - e
+    found = []
+    for k in range(wide):
+        target = D**k * e ** (wide - k)
+        distance = max(int(e * (D / e) ** (k / wide)) - 2, 0)
+        while distance**wide < target:
+            distance += 1
+        found.append(distance)
+    return found
+
+
+grade("ex-relative_positions-edges", edges)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
+# ```{exercise-start} What does training reach?
+# :label: ex-relative_positions-reach
+# ```
+# *Difficulty ●●○ · 10 minutes*
+#
+# A causal model is trained on windows of $n$ tokens, with $m$ buckets to $D$. Write
+# `untrained(n, m, D)`: how many of its buckets get no gradient from any pair.
+#
+# ```{dropdown} Hint
+# The longest distance in a window is $n - 1$. Buckets are filled from below, without gaps as long as
+# each has a distance of its own; edges that coincide leave a bucket empty. Counting is safest:
+# `relative_position_bucket` of all distances, `bidirectional=False`.
+# ```
+
+
+# %% tags=["exercise-stub"]
+def untrained(n, m, D):
+    raise NotImplementedError
+
+
+grade("ex-relative_positions-reach", untrained)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-relative_positions-reach
+# :class: dropdown
+# ```
+
+
+# %% tags=["solution"]
+def untrained(n, m, D):
+    from lib.positions import relative_position_bucket
+
+    offsets = -torch.arange(n)  # keys before the query, and itself
+    reached = relative_position_bucket(offsets, False, m, D).unique()
+    return m - len(reached)
+
+
+grade("ex-relative_positions-reach", untrained)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
+# ```{exercise-start} The bias, with a cache
+# :label: ex-relative_positions-bias
+# ```
+# *Difficulty ●●● · 15 minutes*
+#
+# `table` is (N, h), and `bucket` maps a tensor of offsets to a tensor of bucket numbers of the same
+# shape. Write `bias_matrix(table, bucket, n_q, n_k)`: the biases (h, n_q, n_k), where the $n_q$
+# queries are the *last* ones of the $n_k$ positions.
+#
+# ```{dropdown} Hint
+# Query row 0 stands at position $n_k - n_q$. The offset is key minus query. `table[...]` puts heads
+# last; they are wanted first.
+# ```
+
+
+# %% tags=["exercise-stub"]
+def bias_matrix(table, bucket, n_q, n_k):
+    raise NotImplementedError
+
+
+grade("ex-relative_positions-bias", bias_matrix)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-relative_positions-bias
+# :class: dropdown
+# ```
+
+
+# %% tags=["solution"]
+def bias_matrix(table, bucket, n_q, n_k):
+    key = torch.arange(n_k)
+    query = torch.arange(n_k - n_q, n_k)[:, None]
+    return table[bucket(key - query)].permute(2, 0, 1)
+
+
+grade("ex-relative_positions-bias", bias_matrix)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+
+# %% [markdown]
+# ## Summary
+#
+# - T5 adds one trained number for each head and bucket of offsets to the scores
+#   {eq}`def-relative-positions-score`. The matrix of biases is constant along diagonals
+#   {eq}`eq-relative-positions-toeplitz`, so a phrase is read in the same way wherever it stands
+#   {eq}`eq-relative-positions-shift`.
+# - The bias is a prior over distances, which the words multiply {eq}`eq-relative-positions-prior`.
+# - Half of the buckets are exact. The others follow from equal steps for equal ratios
+#   {eq}`eq-relative-positions-logarithm`; they begin at $\lceil e\,\rho^k \rceil$
+#   {eq}`eq-relative-positions-edges`, the last at $D/\rho$ {eq}`eq-relative-positions-last`. Integers
+#   decide edges without rounding {eq}`eq-relative-positions-integers`.
+# - In an encoder one bucket is dead {eq}`eq-relative-positions-dead`.
+# - The division by $\sqrt{d_k}$ is folded into the first values of $W_Q$
+#   {eq}`eq-relative-positions-folded`: the same functions, another training
+#   {eq}`eq-relative-positions-gradient`.
+# - A relative bias extrapolates as far as its buckets were trained. Sinusoids and learned positions do
+#   not extrapolate at all, here.
+# - ALiBi is the same bias without a table {eq}`def-relative-positions-alibi`; rotary encoding multiplies
+#   where these add {eq}`eq-relative-positions-rotary`.
+# - T5 is an encoder–decoder with RMSNorm, without biases, with text in and text out. `lib.models.t5`
+#   gives the official logits and tokens, v1.0 and v1.1.
+#
+# ## Sources
+#
+# - {cite:t}`raffel2020`, §2.1: the model and its bias; §2.4: text to text; §3.1.2: Adafactor. The bucket
+#   function and the smaller queries are in the code released with it (mesh_tensorflow,
+#   `transformer_layers.py` and `attention.py`).
+# - {cite:t}`shaw2018`, §3: offsets as vectors, clipped; the beginning of all this.
+# - {cite:t}`huang2018`: relative attention for music, and how to compute it in less memory.
+# - {cite:t}`press2022`, §2.2: which positions extrapolate; §3: ALiBi and its slopes.
+# - {cite:t}`su2021`, §3.2: rotary position embedding.
+# - {cite:t}`shazeer2020`, §2: gated feed-forward layers.
+# - {cite:t}`zhang2019`: RMSNorm.
+# - {cite:t}`shazeer2018`: Adafactor.
