@@ -132,7 +132,7 @@ double = torch.float64
 # | $b$ | $N \times h$ | one number for each bucket and head; trained, shared by all layers |
 # | $j - i$ | a whole number | the offset: negative for a key before the query |
 # | $\delta$ | a whole number | the distance: $\lvert j - i \rvert$, or in a decoder $\max(i - j, 0)$ |
-# | $N$ | a number | buckets in all: 32 in T5 |
+# | $N$ | a number | buckets in all: 32 in T5 {cite}`raffel2020` |
 # | $m$ | a number | buckets a direction: $N/2$ in an encoder, $N$ in a decoder |
 # | $e$ | a number | distances with a bucket of their own: 8 in an encoder, 16 in a decoder |
 # | $D$ | a number | `max_distance`, 128 in T5 |
@@ -157,7 +157,7 @@ for ax, both_ways, title in [
     mesh = heatmap(ax, buckets, vmin=0, vmax=15)
     ax.set(title=title, xlabel="key position $j$")
 axes[0].set_ylabel("query position $i$")
-fig.colorbar(mesh, ax=axes, shrink=0.6, label="bucket")
+fig.colorbar(mesh, ax=axes, shrink=0.6, label="bucket", ticks=[0, 5, 10, 15])
 show_figure(
     fig,
     name="fig-relative-positions-matrix",
@@ -310,7 +310,7 @@ check("eq-relative-positions-constant", (scores + b + 3.7).softmax(-1), weights)
 #
 # times: all $n$ tokens are at offset $0$ of something, and only one pair is $n - 1$ apart. Beyond
 # $n$ nothing is seen at all. And it would be too fine: whether a word stands 3 or 4 places back
-# often matters (“not very good”), whether 103 or 104 hardly ever.
+# often matters (“not very good”), whether 93 or 94 hardly ever.
 #
 # So let far offsets share. Clipping, as Shaw et al. do, puts all beyond $k$ into one. T5's ranges
 # grow in proportion to the distance: a bucket's width stays about the same *share* of how far away
@@ -414,15 +414,17 @@ for m, D in sizes.values():
 # $$ (eq-relative-positions-edges)
 #
 # Distances are whole numbers, so bucket $e + k$ begins at $\lceil e\,\rho^k \rceil$. For an encoder
-# that is $\lceil 8 \cdot 2^{k/2} \rceil$. Even $k$ are powers of two; odd $k$ lie $\sqrt 2$ above the
-# one before: $8$, $11.3$, $16$, $22.6$, $32$, $45.3$, $64$, $90.5$. Rounded up:
+# that is $\lceil 8 \cdot 2^{k/2} \rceil$. Even $k$ give the powers of two $8, 16, 32, 64$. Odd $k$ give
+# $\sqrt 2$ times as much, $8\sqrt2$, $16\sqrt2$, $32\sqrt2$ and $64\sqrt2$. To round $64\sqrt 2$ up, square
+# it: $90^2 = 8100 < 2 \cdot 64^2 = 8192 < 8281 = 91^2$, so it is $91$. In the same way $12$, $23$ and $46$
+# are found. Together:
 #
 # $$
 # 8,\; 12,\; 16,\; 23,\; 32,\; 46,\; 64,\; 91 .
 # $$
 #
-# **The last bucket begins at 91, not at 128.** There are $m - e$ logarithmic buckets, so the last has
-# $k = m - e - 1$ and begins at
+# **The last bucket begins at 91, and not at $D$.** There are $m - e$ logarithmic buckets, so the last
+# has $k = m - e - 1$ and begins at
 #
 # $$
 # e\,\rho^{\,m-e-1} = \frac{D}{\rho} .
@@ -592,7 +594,7 @@ reference_bucket = T5Attention._relative_position_bucket  # float32 inside
 everywhere = torch.arange(-2000, 2001)
 for both_ways in (True, False):
     check(
-        "equal to the official function on ±2000",
+        "the official function says the same on ±2000",
         relative_position_bucket(everywhere, both_ways),
         reference_bucket(everywhere, both_ways),
         atol=0,
@@ -612,7 +614,7 @@ for both_ways in (True, False):
 # \{\beta(r) : r \in \mathbb{Z}\} = \{0, \dots, 2m - 1\} \setminus \{m\} .
 # $$ (eq-relative-positions-dead)
 #
-# Of 32 numbers a head has, 31 are ever added to anything. The other gets no gradient; in a checkpoint
+# Of 32 numbers a head has, {glue:text}`relpos-live:.0f` are ever added to anything. The other gets no gradient; in a checkpoint
 # it is what it was at the start. A decoder has no such bucket: all 32 are for keys that are not behind
 # the query, and those that are, which the mask hides, are filed under $0$.
 
@@ -735,7 +737,7 @@ for d_k in (4, 16, 64):
     )
     product = (q * k).sum(-1)
     theory = d_k * (sigma_q * sigma_k) ** 2 * (x_i @ x_i) * (x_j @ x_j)
-    # a product of two normals has fourth moment 9: its variance is known less well
+    # a product of two normals has fourth moment 9: less is known of its variance
     error = 5 * math.sqrt((2 + 6 / d_k) / len(product))
     check(
         "eq-relative-positions-variance",
@@ -821,7 +823,7 @@ show_figure(
     caption="Mean entropy of the weights of four untrained heads, without a "
     "division by √d_k. With T5's smaller queries the width of a head does not "
     "matter. With queries of the usual size wide heads begin saturated.",
-    alt="Entropy share over head widths 4 to 128. The solid line, folded, is flat "
+    alt="Entropy share over head widths 4 to 128. Solid, folded, is flat "
     "near 0.9. The dashed line, forgotten, falls steadily from about 0.7 to "
     "below 0.2.",
 )
@@ -927,7 +929,7 @@ looked_up = F.embedding(
     reference_bucket(offsets, bidirectional=False), bias.weight.detach()
 )  # (40, 40, h)
 check(
-    "equal to the official buckets, looked up",
+    "the official buckets, looked up",
     full[0],
     looked_up.permute(2, 0, 1),
     atol=0,
@@ -937,15 +939,17 @@ check(
 # ## On real data
 #
 # Chapter 4 trained a small causal language model on windows of 32 characters, read held-out text in
-# windows of 128, and found that sinusoids and learned positions both fail past the 32nd. Does a model
+# windows of $128$, and found that sinusoids and learned positions both fail past the 32nd. Does a model
 # that knows distances alone do better? By {eq}`eq-relative-positions-shift` it cannot tell where it
 # stands. But it can still meet *distances* that it has never seen: in a window of 32 no key is more
 # than 31 places back.
 #
-# So count which buckets training reaches. With T5's 32 buckets to 128, distances 0 to 31 fall into
-# the first few of them. The rest of the table keeps its random first values. With 16 buckets to 32,
-# the last bucket begins before 32 and takes all that lies beyond: *every* distance has a trained
-# number.
+# So count which buckets training reaches. With T5's 32 buckets to $D = 128$, distances 0 to 31 fall
+# into the first {glue:text}`relpos-trained-t5:.0f` of them. A window of $128$ meets
+# {glue:text}`relpos-fresh-t5:.0f` more, which still hold their random first values. With 16 buckets to
+# $D = 32$, all {glue:text}`relpos-trained-t5-near:.0f` are trained, and the longer window meets
+# {glue:text}`relpos-fresh-t5-near:.0f` new ones: the last bucket begins before 32 and takes all that lies
+# beyond. *Every* distance has a trained number.
 
 
 # %%
@@ -1045,7 +1049,7 @@ check(
 
 # %% [markdown]
 # What has the first of the relative models learned? {numref}`fig-relative-positions-learned` draws its
-# table, one line a head, over the distances that a window of 128 meets.
+# table, one line a head, over the distances that a window of $128$ meets.
 
 # %% tags=["hide-input"]
 learned = live["t5"].bias.weight.detach().cpu()  # (32, 4)
@@ -1068,7 +1072,7 @@ for head, (color, style) in enumerate(
         label=f"head {head}",
     )
 ax.axvline(length - 0.5, color=COLORS["reference"], linewidth=1)
-ax.set(xlabel="distance", ylabel="bias", xscale="symlog")
+ax.set(xlabel="distance", ylabel="bias", xscale="symlog", xlim=(-0.3, 140))
 ax.set_xticks([0, 1, 2, 4, 8, 16, 32, 64, 128])
 ax.set_xticklabels([0, 1, 2, 4, 8, 16, 32, 64, 128])
 ax.minorticks_off()
@@ -1080,29 +1084,34 @@ show_figure(
     f"mean over trained buckets taken off. The vertical line is the longest "
     f"distance in a training window, {length - 1}. Right of it lie random "
     "first values.",
-    alt="Four step curves over distance 0 to 127. Left of the line at 31 they "
-    "vary by several units, heads differing over short distances; right of it "
-    "they stay almost level near one value, as nothing trained them.",
+    alt="Four step curves over distance 0 to 127. They peak at distances one and "
+    "two, fall to their lowest just left of the line at 31, jump up by more than "
+    "one unit right of it, and stay level there.",
 )
 trained_part = learned[: int(of[length - 1]) + 1]
 spread = trained_part.std(0).mean()
 rest = learned[int(of[length - 1]) + 1 :]
 glue("relpos-spread-trained", spread)
 glue("relpos-spread-rest", rest.std(0).mean())
+last_trained = learned[of[length // 2] : int(of[length - 1]) + 1]  # 16 … 31
+jump = rest.mean(0) - last_trained.mean(0)  # one a head
+glue("relpos-jump", jump.mean())
+check("every head's bias jumps up where training ended", jump.min() > 0.3)
 check("untrained buckets are as they were", rest.std() < 0.05)
 
 # %% [markdown]
 # Buckets that training reached spread by {glue:text}`relpos-spread-trained:.2f` within a head (standard
-# deviation, in units of a logit); the others by {glue:text}`relpos-spread-rest:.3f`, as they began. A
-# head that has learned “only the last few characters count” has pushed far distances *down*, and the
-# untrained buckets beyond stand far above that. To such a head everything past the training length
-# looks near.
+# deviation, in units of a logit); the others by {glue:text}`relpos-spread-rest:.3f`, as they began. All
+# four heads have learned that the last few characters count, and have pushed distances from 16 on
+# *down*. The untrained buckets beyond stand {glue:text}`relpos-jump:.2f` above those, on average. So past
+# the training length everything looks as near as four or five characters back; and there are many more
+# such characters than four or five.
 #
 # One seed shows little. The script `book/experiments/relative_positions.py` trains seven such models
 # with three seeds each, twice as long, and writes what the next cell reads. Besides those above there
 # are *none* and *learned* of chapter 4; *ALiBi* {cite}`press2022`, a relative bias without any
 # parameter, derived below; and T5's bias trained on windows of the full 128 characters, with as many
-# characters a step. *Filled* is the model with 32 buckets to 128 once more, not trained again: after
+# characters a step. *Filled* is the model with 32 buckets to $128$ once more, not trained again: after
 # training, each bucket that no distance reached gets the number of the last that one did.
 
 # %%
@@ -1203,7 +1212,7 @@ show_figure(
     name="fig-relative-positions-extrapolation",
     caption=f"Loss by position, recorded; bands span three seeds. The vertical "
     f"line marks the training length, {settings['length']}. Sinusoids jump at "
-    "once. T5's bias with 32 buckets to 128 holds for a while and then rises; "
+    "once. T5's bias with 32 buckets to $128$ holds for a while and then rises; "
     "with 16 to 32 it stays level, and so does ALiBi.",
     alt="Loss over positions 0 to 127. Past the line at 32 the dashed sinusoidal "
     "curve jumps above all. The solid T5 curve climbs later, up to the level "
@@ -1216,7 +1225,7 @@ show_figure(
 # positions {glue:text}`relpos-none-within:.2f`. The relative bias is the best of them, here.
 #
 # **Beyond it** the answer has two halves ({numref}`fig-relative-positions-extrapolation`). With 32
-# buckets to 128 the loss is {glue:text}`relpos-t5-beyond:.2f` just past the length and
+# buckets to $128$ the loss is {glue:text}`relpos-t5-beyond:.2f` just past the length and
 # {glue:text}`relpos-t5-far:.2f` far out: much better than sinusoids, with
 # {glue:text}`relpos-sinusoidal-far:.2f`, and learned positions, with
 # {glue:text}`relpos-learned-far:.2f`, and about as bad as no positions at all,
@@ -1226,7 +1235,7 @@ show_figure(
 #
 # To see that it is the buckets, and nothing else about the two models, take the first and fill its
 # untrained buckets by hand: {glue:text}`relpos-t5-filled-far:.2f` far out, where it had
-# {glue:text}`relpos-t5-far:.2f`. Training on windows of 128 gives
+# {glue:text}`relpos-t5-far:.2f`. Training on windows of $128$ gives
 # {glue:text}`relpos-t5-long-far:.2f`.
 #
 # So the honest sentence is: **a relative bias extrapolates as far as its buckets were trained.** That
@@ -1242,7 +1251,7 @@ show_figure(
 #
 # :::{admonition} Our remark
 # :class: remark
-# It fits. Windows of 512 train every one of T5's buckets, the last of which begins at
+# It fits. Windows of $512$ train every one of T5's buckets, the last of which begins at
 # {glue:text}`relpos-last-one-way:.0f`, so there the bias extrapolates; ours, with windows of 32, does not
 # until we let it. One layer, one text, characters and three seeds are little evidence. What they show
 # is a mechanism, and the filled table tests it.
@@ -1376,8 +1385,8 @@ show_figure(
     "same for all words; the third depends on them.",
     alt="Three charts over distance 0 to 64. Top: four step curves, level from "
     "the last bucket on. Middle: four straight lines falling from zero with "
-    "different slopes. Bottom: two wavy curves, one falling, one rising from "
-    "below.",
+    "different slopes. Bottom: two wavy curves, one falling from four to two, "
+    "one staying a little below zero.",
 )
 
 # %% [markdown]
@@ -1440,7 +1449,7 @@ x = randn(6, 32, seed=14) + 1.0  # with a mean
 norm = RMSNorm(32, eps=0.0).double()
 check("eq-relative-positions-rms", norm(x).square().sum(-1), 32.0)
 check(
-    "equal to torch's own",
+    "the same as torch's own",
     RMSNorm(32, eps=1e-6).double()(x),
     nn.RMSNorm(32, eps=1e-6, dtype=double)(x),
 )
@@ -1745,7 +1754,7 @@ catches(
 # :::{admonition} Broken on purpose D18b: an edge, rounded down
 # :class: broken
 # The formula as it is written, in floating point. At an edge that is a whole number the quotient of the
-# logarithms comes out as 1.9999…, and the floor makes 1 of it. Default sizes are spared, so nobody
+# logarithms may come out a hair below 2, and the floor makes 1 of it. Default sizes are spared, so nobody
 # notices; a checkpoint with other sizes, trained with an exact function, reads some distances wrongly.
 # :::
 
