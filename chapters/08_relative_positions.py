@@ -137,7 +137,7 @@ double = torch.float64
 # | $e$ | a number | distances with a bucket of their own: 8 in an encoder, 16 in a decoder |
 # | $D$ | a number | `max_distance`, 128 in T5 |
 #
-# In an encoder, where a query looks both ways, keys behind the query (larger $j$) get a second set
+# In an encoder, where a query looks both ways, keys after the query (larger $j$) get a second set
 # of $m$ buckets: $m$ is added to $\beta(\lvert j - i \rvert)$ where $j > i$.
 # {numref}`fig-relative-positions-matrix` shows both forms at a size that fits on the page.
 
@@ -222,7 +222,7 @@ show_figure(
 # the same way at the top of the page and at the bottom.
 #
 # **Without the hypothesis.** Add an absolute position to the words, $x_i + a_i$, and the scores have
-# terms with $a_i$ and $a_j$ in them (chapter 4, step 6). They change with $t$ unless the projections
+# terms with $a_i$ and $a_j$ in them ({eq}`eq-sinusoidal-encoding-four-terms`). They change with $t$ unless the projections
 # happen to cancel that, and so does the output.
 
 
@@ -334,7 +334,8 @@ check("eq-relative-positions-count", found, n - torch.arange(1 - n, n).abs())
 # 3. It leaves the table at the largest distance: $f(D) = m$, one more than the last bucket.
 #
 # A function that turns factors into summands is a logarithm. Try $f(\delta) = A + C \ln \delta$. The
-# second property says $A = e - C \ln e$, so
+# second property says $A = e - C \ln e$ (among continuous functions there is no other, if *every* ratio
+# is to have its own number of steps), so
 #
 # $$
 # f(\delta) = e + C\,(\ln \delta - \ln e) = e + C \ln\frac{\delta}{e} .
@@ -386,9 +387,9 @@ check("an encoder's ratio is √2", (128 / 8) ** (1 / 8), math.sqrt(2))
 # f'(e) = \frac{m - e}{e\,\ln(D/e)} .
 # $$ (eq-relative-positions-slope)
 #
-# For an encoder that is $1/\ln 16$, for a decoder $1/\ln 8$: both well below one. So the ninth bucket
-# of an encoder is suddenly about three places wide. Nothing is wrong with that, but “half exact, half
-# logarithmic” is a choice and not a consequence.
+# For an encoder that is $1/\ln 16$, for a decoder $1/\ln 8$: both well below one. So the first wide
+# bucket of an encoder suddenly holds four distances, 8 to 11, where the one before holds one. Nothing is
+# wrong with that, but “half exact, half logarithmic” is a choice and not a consequence.
 
 # %%
 for m, D in sizes.values():
@@ -397,16 +398,15 @@ for m, D in sizes.values():
     f(x, m, D).backward()
     slope = (m - e) / (e * math.log(D / e))
     check("eq-relative-positions-slope", x.grad, slope)
-    print(
-        f"m = {m}: slope {slope:.3f}, so the first wide bucket is {1 / slope:.1f}"
-    )
+    inside = relative_position_bucket(-torch.arange(3 * e), m == 16) == e
+    print(f"m = {m}: slope {slope:.3f}; bucket {e} holds {inside.sum()} distances")
 
 # %% [markdown]
 # ### Step 4. Every edge, by hand
 #
 # Where does bucket $e + k$ begin? At the smallest $\delta$ with $f(\delta) \ge e + k$. Solve for
-# $\delta$: multiply by $\ln(D/e)$, divide by $m - e$, take exponentials. Each of these keeps the
-# direction of the inequality, so
+# $\delta$: multiply by $\ln(D/e)$, divide by $m - e$, take exponentials. As $D > e$ and $m > e$, each of
+# these keeps the direction of the inequality, so
 #
 # $$
 # \beta(\delta) \ge e + k \iff \delta \ge e \left(\frac{D}{e}\right)^{k/(m-e)} = e\,\rho^k ,
@@ -605,7 +605,7 @@ for both_ways in (True, False):
 # the integers at every offset up to ±2000. But that is luck of the numbers. The library finds the
 # edges by {eq}`eq-relative-positions-integers`, so it needs none.
 #
-# **The dead bucket.** In an encoder, a key behind the query goes to $m + \beta(\lvert r \rvert)$ with
+# **The dead bucket.** In an encoder, a key after the query goes to $m + \beta(\lvert r \rvert)$ with
 # $r = j - i > 0$. Then $\lvert r \rvert \ge 1$, so $\beta \ge 1$, and the smallest bucket on this side
 # is $m + 1$. Offset zero is on the other side, in bucket $0$. Bucket $m$ itself would hold “zero
 # places behind”. Nobody is there:
@@ -615,7 +615,7 @@ for both_ways in (True, False):
 # $$ (eq-relative-positions-dead)
 #
 # Of 32 numbers a head has, {glue:text}`relpos-live:.0f` are ever added to anything. The other gets no gradient; in a checkpoint
-# it is what it was at the start. A decoder has no such bucket: all 32 are for keys that are not behind
+# it is what it was at the start. A decoder has no such bucket: all 32 are for keys that are not after
 # the query, and those that are, which the mask hides, are filed under $0$.
 
 # %%
@@ -1278,7 +1278,7 @@ show_figure(
 # otherwise: no ALiBi head can prefer the word three back.
 #
 # **Rotary encoding** {cite}`su2021` (§3.2) turns query and key by angles that grow with their
-# positions (chapter 4, step 7). Write a pair of query entries as a complex number $z^q_p$, and likewise
+# positions ({eq}`eq-sinusoidal-encoding-rotary`). Write a pair of query entries as a complex number $z^q_p$, and likewise
 # for the key, with arguments $\varphi^q_p$ and $\varphi^k_p$. Turning by $i\,\omega_p$ multiplies by
 # $e^{\mathrm{i}\, i\, \omega_p}$. The real dot product of two pairs is the real part of one times the
 # conjugate of the other, so the score is
@@ -1936,7 +1936,7 @@ grade("ex-relative_positions-fold", query_std)
 # *Difficulty ●○○ · 10 minutes*
 #
 # Write `alibi(h, n)`: the biases of {eq}`def-relative-positions-alibi` for $h$ heads, a power of two,
-# and $n$ positions, a tensor (h, n, n). Keys behind the query, which the causal mask hides, get 0.
+# and $n$ positions, a tensor (h, n, n). Keys after the query, which the causal mask hides, get 0.
 #
 # ```{dropdown} Hint
 # `clamp(min=0)` on the matrix of $i - j$. The slopes are $2^{-8a/h}$, counted from $a = 1$.
@@ -1979,7 +1979,7 @@ grade("ex-relative_positions-alibi", alibi)
 # *Difficulty ●●○ · 15 minutes*
 #
 # Write `bucket(r, num_buckets=32, max_distance=128)`: the bucket of one whole offset $r = j - i$ in an
-# encoder, in plain Python. Keys behind the query ($r > 0$) are in the second half.
+# encoder, in plain Python. Keys after the query ($r > 0$) are in the second half.
 #
 # ```{dropdown} Hint
 # First the number of buckets of one direction; half of *that* are exact. Then

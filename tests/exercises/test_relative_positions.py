@@ -101,7 +101,7 @@ WRONG = {
         "counted from zero": (_alibi(first=0), "head 0 of 8, one back: got -1"),
         "base e": (_alibi(base=math.e), "head 0 of 8, one back: got -0.367"),
         "four for eight": (_alibi(eight=4.0), "got -0.707"),
-        "both ways": (_alibi(both=True), "is 0 behind the query"),
+        "both ways": (_alibi(both=True), "is 0 after the query"),
         "queries and keys swapped": (_alibi(swap=True), "expected i − j, query minus key"),
         "for eight heads": (
             lambda h, n: _alibi()(8, n)[:h],

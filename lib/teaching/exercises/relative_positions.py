@@ -62,9 +62,9 @@ def alibi(answer):
     expect_close(got[:, 1, 0], want, "eight heads, one back", atol=1e-6)
     expect_close(answer(2, 3).double()[:, 2, 0], [-0.125, -0.0078125], "two heads, two back")
 
-    yield "is 0 behind the query"
+    yield "is 0 after the query"
     ahead = got[:, *torch.triu_indices(5, 5, 1)]
-    expect_close(ahead, 0.0, "keys behind the query", atol=1e-6)
+    expect_close(ahead, 0.0, "keys after the query", atol=1e-6)
 
     yield "works for one head and for many"
     for heads, n in ((1, 4), (16, 3)):
@@ -89,7 +89,7 @@ def bucket(answer):
     yield "near keys before the query have buckets of their own"
     expect_close([of(-r) for r in range(1, 8)], list(range(1, 8)), "bucket(−1) … bucket(−7)")
 
-    yield "keys behind the query are in the second half"
+    yield "keys after the query are in the second half"
     got = [of(r) for r in range(1, 8)]
     if got == list(range(1, 8)):
         raise Wrong("bucket(1) … bucket(7) are those of −1 … −7, expected 16 more")
@@ -189,7 +189,7 @@ def bias_matrix(answer):
 
     yield "the offset is key minus query"
     if torch.equal(answer(table, clipped, 4, 4), answer(table, clipped, 4, 4).mT):
-        raise Wrong("keys before and behind the query have one bias, expected their own")
+        raise Wrong("keys before and after the query have one bias, expected their own")
     expect_close(got[0, -1], [0.0, 0, 3, 6, 9], "head 0, the last query")
 
     yield "each head has its own column"
