@@ -1107,7 +1107,7 @@ check("untrained buckets are as they were", rest.std() < 0.05)
 # the training length everything looks as near as four or five characters back; and there are many more
 # such characters than four or five.
 #
-# One seed shows little. The script `book/experiments/relative_positions.py` trains seven such models
+# One seed shows little. `relative_positions.py`, in `book/experiments`, trains seven such models
 # with three seeds each, twice as long, and writes what the next cell reads. Besides those above there
 # are *none* and *learned* of chapter 4; *ALiBi* {cite}`press2022`, a relative bias without any
 # parameter, derived below; and T5's bias trained on windows of the full 128 characters, with as many
@@ -1284,9 +1284,12 @@ show_figure(
 # conjugate of the other, so the score is
 #
 # $$
+# \begin{aligned}
 # \langle R_i q, R_j k \rangle
-# = \sum_p \operatorname{Re}\big( z^q_p\, \overline{z^k_p}\; e^{\mathrm{i}(i - j)\omega_p} \big)
-# = \sum_p \lvert z^q_p \rvert \lvert z^k_p \rvert \cos\!\big( (i - j)\,\omega_p + \varphi^q_p - \varphi^k_p \big) .
+# &= \sum_p \operatorname{Re}\big( z^q_p\, \overline{z^k_p}\; e^{\mathrm{i}(i - j)\omega_p} \big) \\
+# &= \sum_p \lvert z^q_p \rvert \lvert z^k_p \rvert
+# \cos\!\big( (i - j)\,\omega_p + \varphi^q_p - \varphi^k_p \big) .
+# \end{aligned}
 # $$ (eq-relative-positions-rotary)
 #
 # Offsets alone once more. But here no number is *added*: distance and content are multiplied, as in
@@ -1399,7 +1402,7 @@ show_figure(
 # T5 is an encoder and a decoder as in chapter 7, with these differences. All of them are in the
 # configuration of `lib.layers`; no block is written twice.
 #
-# | | Transformer of 2017 | T5 v1.0 | T5 v1.1 |
+# | part | Transformer of 2017 | T5 v1.0 | T5 v1.1 |
 # |---|---|---|---|
 # | positions | sinusoids, added once | bias on self-attention of each stack | as v1.0 |
 # | scores | divided by $\sqrt{d_k}$ | undivided, smaller queries | as v1.0 |
@@ -1418,11 +1421,17 @@ show_figure(
 # **RMSNorm** {cite}`zhang2019` divides a token by its root mean square, and does not subtract the mean:
 #
 # $$
-# \operatorname{RMSNorm}(x) = \gamma \circ \frac{x}{\sqrt{\lVert x \rVert^2 / d + \varepsilon}} ,
-# \qquad \gamma = 1,\ \varepsilon = 0: \quad \lVert \operatorname{RMSNorm}(x) \rVert^2 = d .
+# \operatorname{RMSNorm}(x) = \gamma \circ \frac{x}{\sqrt{\lVert x \rVert^2 / d + \varepsilon}} .
+# $$ (def-relative-positions-rms)
+#
+# With $\gamma = 1$ and $\varepsilon = 0$ the square of the length is $\lVert x \rVert^2$ divided by
+# $\lVert x \rVert^2 / d$:
+#
+# $$
+# \lVert \operatorname{RMSNorm}(x) \rVert^2 = d .
 # $$ (eq-relative-positions-rms)
 #
-# The right half is the hypothesis that step 6 used. Where $x$ has mean zero, RMSNorm *is* LayerNorm.
+# That is the hypothesis that step 6 used. Where $x$ has mean zero, RMSNorm *is* LayerNorm.
 #
 # **The gate** of v1.1 {cite}`shazeer2020` (§2) multiplies two maps of the token, one of them bent:
 #
