@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib.positions import relative_position_bucket
 from lib.teaching.recorded import recorded
 
 SCRIPT = Path(__file__).parents[2] / "book" / "experiments" / "relative_positions.py"
@@ -43,22 +42,11 @@ def test_the_recorded_file_holds_every_run_once(script):
     assert script.SETTING.items() <= record["settings"].items()
     assert record["command"] == script.COMMAND and SCRIPT.name in script.COMMAND
     runs = record["results"]["runs"]
-    names = [*script.ARMS, "t5-filled"]
     found = sorted((r["arm"], r["seed"]) for r in runs)
-    assert found == sorted(itertools.product(names, script.SEEDS))
+    assert found == sorted(itertools.product(script.ARMS, script.SEEDS))
     blocks = record["settings"]["read"] // record["settings"]["block"]
     assert all(len(r["loss"]) == blocks and min(r["loss"]) > 0.5 for r in runs)
     assert record["seconds"] < 600
-
-
-def test_filling_changes_nothing_within_the_length(script):
-    record = recorded("relative_positions")
-    within = record["settings"]["length"] // record["settings"]["block"]
-    loss = {(r["arm"], r["seed"]): r["loss"] for r in record["results"]["runs"]}
-    for seed in script.SEEDS:
-        plain, filled = loss["t5", seed], loss["t5-filled", seed]
-        assert plain[:within] == filled[:within]
-        assert plain[-1] != filled[-1]
 
 
 @pytest.mark.parametrize("arm", ["none", "learned", "alibi", "t5", "t5-near"])
@@ -78,28 +66,15 @@ def test_slopes_and_signs_of_alibi(script):
         assert bias[head, 4].tolist() == pytest.approx([-slope * r for r in (4, 3, 2, 1, 0)])
 
 
-def test_filled_buckets_are_those_that_training_missed(script):
-    torch.manual_seed(0)
-    setting = script.SETTING
-    model = script.Characters(5, "t5", setting)
-    before = model.bias.weight.detach().clone()
-    assert script.trained_buckets(model.bias, 32) == 22
-    script.fill_far_buckets(model, 32)
-    after = model.bias.weight.detach()
-    assert torch.equal(after[:22], before[:22])
-    assert torch.equal(after[22:], before[21].expand(10, -1))
-    met = relative_position_bucket(-torch.arange(32), bidirectional=False)
-    assert met.max() == 21
-
-
 def test_an_interrupted_run_goes_on(script, tmp_path, one_thread):
     path = tmp_path / "results.json"
     script.main(path, TINY, arms=("none",), seeds=(0,))
     first = recorded("results", folder=tmp_path)["results"]["runs"]
     script.main(path, TINY, arms=("none", "t5"), seeds=(0,))
     second = recorded("results", folder=tmp_path)["results"]["runs"]
-    assert second[:1] == first and [r["arm"] for r in second] == ["none", "t5", "t5-filled"]
-    assert second[1:] == script.run("t5", 0, TINY)
+    assert second == [*first, script.run("t5", 0, TINY)]
+    assert [r["arm"] for r in second] == ["none", "t5"]
+    assert second[0]["loss"] != second[1]["loss"]
 
 
 def test_results_of_another_setting_are_not_mixed_in(script, tmp_path, one_thread):
