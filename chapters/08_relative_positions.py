@@ -610,14 +610,14 @@ for both_ways in (True, False):
 # **The dead bucket.** In an encoder, a key after the query goes to $m + \beta(\lvert r \rvert)$ with
 # $r = j - i > 0$. Then $\lvert r \rvert \ge 1$, so $\beta \ge 1$, and the smallest bucket on this side
 # is $m + 1$. Offset zero is on the other side, in bucket $0$. Bucket $m$ itself would hold “zero
-# places behind”. Nobody is there:
+# places after”. Nobody is there:
 #
 # $$
 # \{\beta(r) : r \in \mathbb{Z}\} = \{0, \dots, 2m - 1\} \setminus \{m\} .
 # $$ (eq-relative-positions-dead)
 #
-# Of 32 numbers a head has, {glue:text}`relpos-live:.0f` are ever added to anything. The other gets no gradient; in a checkpoint
-# it is what it was at the start. A decoder has no such bucket: all 32 are for keys that are not after
+# Of 32 numbers a head has, {glue:text}`relpos-live:.0f` are ever added to anything. The other gets no
+# gradient; without weight decay it stays in a checkpoint what it was at the start. A decoder has no such bucket: all 32 are for keys that are not after
 # the query, and those that are, which the mask hides, are filed under $0$.
 
 # %%
