@@ -11,6 +11,7 @@ from lib.teaching.checks import check
 from lib.teaching.components import (
     AttentionRows,
     CurveExplorer,
+    MaskPainter,
     PositionRotation,
     TemperatureSoftmax,
     TokenStrip,
@@ -19,13 +20,14 @@ from lib.teaching.exercises import diagnose, grade
 from lib.teaching.figures import COLORS, INK, heatmap, new_figure, show_figure, use_style
 from lib.teaching.outputs import glue
 from lib.teaching.progress import Progress
-from lib.teaching.session import start
+from lib.teaching.session import official, start
 
 __all__ = [
     "COLORS",
     "INK",
     "AttentionRows",
     "CurveExplorer",
+    "MaskPainter",
     "PositionRotation",
     "Progress",
     "TemperatureSoftmax",
@@ -37,6 +39,7 @@ __all__ = [
     "grade",
     "heatmap",
     "new_figure",
+    "official",
     "show_figure",
     "start",
     "use_style",
