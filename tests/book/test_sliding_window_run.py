@@ -75,7 +75,7 @@ def test_the_script_writes_what_is_recorded(tiny, tmp_path):
     for row in (short, long):
         for name in functions_of(row):
             assert set(row[name]) == FIGURES and len(row[name]["both_seconds"]) == 2
-            assert row[name]["both_bytes"] > row[name]["forward_bytes"] > 0
+            assert row[name]["both_bytes"] >= row[name]["forward_bytes"] > 0
 
 
 def test_the_reference_is_the_official_arithmetic(tiny):

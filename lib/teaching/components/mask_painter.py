@@ -23,7 +23,8 @@ STATIC_STYLE = """<style>
 .component .mp-static caption{caption-side:top;text-align:left;color:inherit;padding:0 0 .4rem}
 .component .mp-static :is(th,td){padding:.15rem min(.5rem,1.4vw);text-align:right;font-weight:400}
 .component .mp-static thead th{border-bottom:1px solid;vertical-align:bottom}
-.component .mp-picture{display:block;width:100%;max-width:20rem;border:1px solid;margin:0 0 .4rem}
+.component .mp-picture{display:block;box-sizing:border-box;width:100%;max-width:20rem;
+border:1px solid;margin:0 0 .4rem}
 </style>"""
 
 
@@ -187,16 +188,17 @@ class MaskPainter(Component):
         rows = []
         for window in sorted(windows):
             read = self.readout(**here | {"window": window})
-            numbers = [read[name] for name in ("pairs", "share", "window", "formula", "joined")]
+            numbers = [read[name] for name in ("pairs", "share", "formula", "joined")]
             cells = "".join(f"<td>{number}</td>" for number in numbers)
             rows.append(f'<tr><th scope="row">{window}</th>{cells}</tr>')
-        titles = ["w", "pairs", "of all", "in window", "formula", "joined"]
+        titles = ["w", "pairs", "of all", "formula", "joined"]
         head = "".join(f'<th scope="col">{title}</th>' for title in titles)
         return (
             f"{STATIC_STYLE}<p><strong>{escape(self.label)}</strong></p>{self._picture()}"
             "<p>Rows are queries, columns keys, and the first token is at the top left. "
             f"{escape(self.readout(**here)['sentence'])}</p>"
-            '<table class="mp-static"><caption>The same for other windows:</caption>'
+            '<table class="mp-static"><caption>Other windows; formula: without global tokens'
+            "</caption>"
             f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
             "<noscript><p>With JavaScript window, dilation, layers and global tokens can be "
             "changed.</p></noscript>"

@@ -155,7 +155,7 @@ def test_fallback_holds_a_picture_and_a_table():
     for window, got in rows:
         want = shown.readout(int(window), 1, True, [0], 2)
         assert re.findall("<td>(.*?)</td>", got) == [
-            str(want[k]) for k in ("pairs", "share", "window", "formula", "joined")
+            str(want[k]) for k in ("pairs", "share", "formula", "joined")
         ]
 
 
