@@ -1251,3 +1251,492 @@ show_figure(
 # | “$\ell$ layers see $\ell w$ tokens back.” | $\ell w$ is the width; to one side it is $\ell w / 2$. | {eq}`eq-sliding-window-receptive` |
 # | “Full attention needs $O(n^2)$ memory.” | If the weights are kept. Fused, it is $O(n)$; the time remains quadratic. | {cite:t}`rabe2021`; step 2 |
 # | “Windows were Longformer's idea.” | Sparse patterns for Transformers, local ones among them, came a year before. BigBird, of the same year, adds random pairs and a theory. | {cite:t}`child2019`, §4; {cite:t}`zaheer2020`, §2, §3 |
+
+# %% [markdown]
+# ## Broken on purpose
+#
+# Six mistakes. Each box makes one, shows its symptom as a number, and runs a test that must fail on the
+# broken version and pass on the right one.
+#
+# :::{admonition} Broken on purpose D21: one side only, on a table of all pairs
+# :class: broken
+# A “sliding window” as it is often written: a loop that lets token $i$ see the $w$ tokens up to itself,
+# on an $n \times n$ table. No token sees anything that comes after it, which is right for a language
+# model and wrong for a reader. And the table is as large as that of full attention.
+# :::
+
+
+# %%
+def one_sided(n, keys):
+    """Scores to be filled in, −∞ where no key is; the last `keys` of each."""
+    table = torch.full((n, n), -math.inf)
+    for i in range(n):
+        table[i, max(0, i - keys + 1) : i + 1] = 0.0
+    return table, torch.arange(n).expand(n, n)
+
+
+def banded(n, keys):
+    """A row of w + 1 scores a query, and the places of its keys."""
+    h = keys // 2
+    places = torch.arange(n)[:, None] + torch.arange(-h, h + 1)
+    exists = (places >= 0) & (places < n)
+    table = torch.zeros(n, keys).masked_fill(~exists, -math.inf)
+    return table, places
+
+
+def both_sides_in_linear_memory(build, n=4096, keys=33):
+    table, places = build(n, keys)
+    later = (places > torch.arange(n)[:, None]) & table.isfinite()
+    future, size = int(later.sum()), table.numel() * table.element_size() / 2**20
+    assert future > 0 and size < 4 * n * n / 2**20 / 10, (
+        f"{future} pairs of a query and a later key, and a table of {size:.0f} MiB"
+    )
+    return future, size
+
+
+future, size = both_sides_in_linear_memory(banded)
+glue("window-d21-future", f"{future:,}")
+glue("window-d21-size", size)
+catches("D21", both_sides_in_linear_memory, broken=one_sided, fixed=banded)
+
+# %% [markdown]
+# **Fix:** half of the window on each side, and a row of $w + 1$ scores a query. With 33 keys on 4,096
+# tokens, {glue:text}`window-d21-future` pairs look ahead, and the table takes
+# {glue:text}`window-d21-size:.2f` MiB.
+#
+# :::{admonition} Broken on purpose D21b: off by one
+# :class: broken
+# `range(i - w//2, i + w//2)` leaves out its end. Every query has lost its last key on the right. The
+# output looks as before; the loss hardly moves; only a checkpoint that was trained with the whole window
+# gives slightly other numbers. A test of shapes sees nothing. A count does.
+# :::
+
+
+# %%
+def half_open(n, w):
+    offset = torch.arange(n) - torch.arange(n)[:, None]
+    return (offset >= -(w // 2)) & (offset < w // 2)
+
+
+def window_is_whole(build, n=64, w=8):
+    mask = build(n, w)
+    pairs, lost = int(mask.sum()), int((mask != mask.T).sum())
+    want = n * (w + 1) - w // 2 * (w // 2 + 1)
+    assert pairs == want, (
+        f"{pairs} pairs, want {want}; {lost} of them go one way only"
+    )
+
+
+catches("D21b", window_is_whole, broken=half_open, fixed=window_mask)
+
+# %% [markdown]
+# **Fix:** `i + w//2 + 1`. The test knows the number from {eq}`eq-sliding-window-pairs`, and not from a
+# second copy of the same loop.
+#
+# :::{admonition} Broken on purpose D21c: the window goes round
+# :class: broken
+# `torch.roll` shifts keys past each other without any padding, in one line. But it rolls: the first
+# token's left neighbours are the *last* tokens of the text.
+# :::
+
+
+# %%
+def rolled(q, k, v, w):
+    offsets = range(-(w // 2), w // 2 + 1)
+    keys = torch.stack([k.roll(-o, -2) for o in offsets], -2)  # (…, n, w + 1, d)
+    values = torch.stack([v.roll(-o, -2) for o in offsets], -2)
+    return scaled_dot_product_attention(q[..., None, :], keys, values).squeeze(-2)
+
+
+def ends_do_not_meet(attend, n=40, w=8):
+    q, k, v = torch.randn(3, 1, n, 6, generator=torch.Generator().manual_seed(0))
+    before = attend(q, k, v, w)
+    k[:, -1], v[:, -1] = 9.0, 9.0  # the last token becomes another
+    moved = (attend(q, k, v, w) - before).abs().amax(-1)[0]
+    assert moved[: w // 2].max() == 0, (
+        f"another last token moves the output of the first by {moved[0]:.2f}"
+    )
+
+
+catches("D21c", ends_do_not_meet, broken=rolled, fixed=sliding_window_attention)
+
+# %% [markdown]
+# **Fix:** mask what went round, or pad. In the middle of the text both versions agree, so a test must
+# look at the ends.
+#
+# :::{admonition} Broken on purpose D21d: padding that is counted
+# :class: broken
+# Pad keys and values with zeros at both ends, take the blocks, and forget to say that these keys do not
+# exist. Their scores are zero, not $-\infty$: each takes a share of $e^0$ and gives a zero value for it.
+# :::
+
+
+# %%
+def zeros_count(q, k, v, w):
+    h = w // 2
+    keys, values = (F.pad(x, (0, 0, h, h)).unfold(-2, w + 1, 1).mT for x in (k, v))
+    return scaled_dot_product_attention(q[..., None, :], keys, values).squeeze(-2)
+
+
+def means_of_ones_are_one(attend, n=40, w=8):
+    q, k = torch.randn(2, 1, n, 6, generator=torch.Generator().manual_seed(0))
+    output = attend(q, k, torch.ones(1, n, 1), w)[0, :, 0]
+    low = int((output < 0.999).sum())
+    assert low == 0, (
+        f"weights of {low} queries do not sum to one; the first gives away "
+        f"{1 - output[0]:.0%} to keys that do not exist"
+    )
+
+
+catches(
+    "D21d",
+    means_of_ones_are_one,
+    broken=zeros_count,
+    fixed=sliding_window_attention,
+)
+
+# %% [markdown]
+# **Fix:** mask by place, as `in_blocks` does. Values of one are a good probe: a weighted mean of ones is
+# one.
+#
+# :::{admonition} Broken on purpose D21e: a row without its column
+# :class: broken
+# The start token is made global by letting it look everywhere. That nobody outside its window looks back
+# is easily missed: the classifier that sits on the start token trains well. All *other* tokens know no
+# more than before.
+# :::
+
+
+# %%
+def row_only(x, is_global, w=4):
+    mask = window_mask(x.shape[0], w) | is_global[:, None]
+    return scaled_dot_product_attention(x, x, x, mask)
+
+
+def both_ways(x, is_global, w=4):
+    return sliding_window_attention(x, x, x, w, global_mask=is_global)
+
+
+def two_layers_join_all(attend, n=40):
+    is_global = torch.zeros(n, dtype=torch.bool)
+    is_global[0] = True
+    x = torch.randn(n, 6, generator=torch.Generator().manual_seed(0))
+    x.requires_grad_()
+    y = attend(attend(x, is_global), is_global)
+    (grad,) = torch.autograd.grad(y[-1].sum(), x)  # of the last token's output
+    unseen = int((grad.abs().sum(-1) == 0).sum())
+    assert unseen == 0, f"after two layers the last token depends on {n - unseen} of {n}"
+
+
+catches("D21e", two_layers_join_all, broken=row_only, fixed=both_ways)
+
+# %% [markdown]
+# **Fix:** symmetric, the row and the column {eq}`def-sliding-window-global`.
+#
+# :::{admonition} Broken on purpose D21f: one set of projections for all
+# :class: broken
+# The mask is right, and global tokens go through `query_projection` like all others; the three global
+# matrices lie in the checkpoint, unused. Where they are still copies nothing is to be seen. After
+# training they are not.
+# :::
+
+
+# %%
+class SharedProjections(SlidingWindowAttention):
+    def forward(self, x, mask=None, **options):
+        q, k, v = (
+            self._heads(p, x)
+            for p in (
+                self.query_projection,
+                self.key_projection,
+                self.value_projection,
+            )
+        )
+        o = sliding_window_attention(q, k, v, self.window, global_mask=mask == 2)
+        return self.output_projection(o.transpose(1, 2).flatten(2))
+
+
+def global_matrices_matter(module, n=21):
+    torch.manual_seed(0)
+    attend, x = module(12, 3, 4).double(), torch.randn(1, n, 12, dtype=double)
+    kinds = torch.ones(1, n, dtype=torch.long)
+    kinds[0, 0] = 2
+    with torch.no_grad():
+        before = attend(x, kinds)
+        for name in ("query", "key", "value"):
+            matrix = getattr(attend, f"global_{name}_projection").weight
+            matrix.add_(torch.randn_like(matrix))
+        moved = (attend(x, kinds) - before).abs().amax(-1)[0]
+    assert moved[0] > 1e-3, (
+        f"other global matrices move the global token by {moved[0]:.0e}"
+    )
+    assert moved[1:].max() < 1e-12, "they move tokens that are not global"
+
+
+catches(
+    "D21f",
+    global_matrices_matter,
+    broken=SharedProjections,
+    fixed=SlidingWindowAttention,
+)
+
+# %% [markdown]
+# **Fix:** {eq}`eq-sliding-window-projections`: who asks decides. The second half of the test is there
+# because the opposite mistake is as easy: to let common tokens see a global one by its global key.
+
+# %% [markdown]
+# ## Exercises
+#
+# Replace the line that raises `NotImplementedError`, run the cell, and read the verdict: it names the
+# property that fails. The checkers try your function on inputs that you don't see.
+#
+# ```{exercise-start} Count the pairs
+# :label: ex-sliding_window-pairs
+# ```
+# *Difficulty ●○○ · 10 minutes*
+#
+# Write `pairs(n, w)`: how many pairs meet in a window of even $w$ without dilation, for every $n \ge
+# 1$; also for $n < w/2$, where {eq}`eq-sliding-window-pairs` does not hold. Use no loop.
+#
+# ```{dropdown} Hint
+# With $n$ tokens nobody looks further than $n - 1$ to one side. What is the largest half of a window
+# that still makes a difference?
+# ```
+
+
+# %% tags=["exercise-stub"]
+def pairs(n, w):
+    raise NotImplementedError
+
+
+grade("ex-sliding_window-pairs", pairs)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-sliding_window-pairs
+# :class: dropdown
+# ```
+
+
+# %% tags=["solution"]
+def pairs(n, w):
+    half = min(w // 2, n - 1)
+    return n * (2 * half + 1) - half * (half + 1)
+
+
+grade("ex-sliding_window-pairs", pairs)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
+# ```{exercise-start} How many layers?
+# :label: ex-sliding_window-layers
+# ```
+# *Difficulty ●○○ · 5 minutes*
+#
+# Write `layers_to_join(distance, w)`: the least number of layers with window $w$ after which a token can
+# depend on another one `distance` tokens away. `distance` may be zero or negative.
+#
+# ```{dropdown} Hint
+# {eq}`eq-sliding-window-receptive`, solved for $L$. Whole numbers can be divided with rounding up: `-(-a
+# // b)`.
+# ```
+
+
+# %% tags=["exercise-stub"]
+def layers_to_join(distance, w):
+    raise NotImplementedError
+
+
+grade("ex-sliding_window-layers", layers_to_join)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-sliding_window-layers
+# :class: dropdown
+# ```
+
+
+# %% tags=["solution"]
+def layers_to_join(distance, w):
+    return -(-abs(distance) // (w // 2))
+
+
+grade("ex-sliding_window-layers", layers_to_join)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
+# ```{exercise-start} Paint the mask
+# :label: ex-sliding_window-mask
+# ```
+# *Difficulty ●●○ · 15 minutes*
+#
+# Write `paint(n, w, dilation, tokens)`: a boolean tensor (n, n), true where query $i$ (row) meets key $j$
+# (column): a window with dilation, and a list of global tokens, which may be empty.
+#
+# ```{dropdown} Hint
+# Make the table of offsets $j - i$ by broadcasting. Two conditions make the window
+# {eq}`def-sliding-window-window`; then fill rows and columns.
+# ```
+
+
+# %% tags=["exercise-stub"]
+def paint(n, w, dilation, tokens):
+    raise NotImplementedError
+
+
+grade("ex-sliding_window-mask", paint)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-sliding_window-mask
+# :class: dropdown
+# ```
+
+
+# %% tags=["solution"]
+def paint(n, w, dilation, tokens):
+    offset = torch.arange(n) - torch.arange(n)[:, None]
+    mask = (offset.abs() <= dilation * w // 2) & (offset % dilation == 0)
+    mask[tokens] = True
+    mask[:, tokens] = True
+    return mask
+
+
+grade("ex-sliding_window-mask", paint)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
+# ```{exercise-start} What a stack can see
+# :label: ex-sliding_window-reach
+# ```
+# *Difficulty ●●○ · 15 minutes*
+#
+# Write `offsets(layers)`: the set of all offsets $j - i$ at which an output can depend on an input, far
+# from both ends. `layers` is a list of pairs $(w, \delta)$, one a layer.
+#
+# ```{dropdown} Hint
+# No layer: the set holds 0 alone. Each layer adds one of its own offsets to one that was reached before.
+# Every sum of the two is reached.
+# ```
+
+
+# %% tags=["exercise-stub"]
+def offsets(layers):
+    raise NotImplementedError
+
+
+grade("ex-sliding_window-reach", offsets)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-sliding_window-reach
+# :class: dropdown
+# ```
+
+
+# %% tags=["solution"]
+def offsets(layers):
+    reached = {0}
+    for w, dilation in layers:
+        steps = range(-dilation * w // 2, dilation * w // 2 + 1, dilation)
+        reached = {a + b for a in reached for b in steps}
+    return reached
+
+
+grade("ex-sliding_window-reach", offsets)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
+# ```{exercise-start} A window without the table
+# :label: ex-sliding_window-attend
+# ```
+# *Difficulty ●●● · 30 minutes*
+#
+# Write `attend(q, k, v, w)`: sliding-window attention for queries, keys and values (n, d), without any
+# tensor of $n \times n$ numbers. Blocks or gathered keys, as you like. The checker measures your peak
+# memory.
+#
+# ```{dropdown} Hint
+# The shortest way is the gathered one: a table (n, w + 1) of places, clamped to those that exist, and a
+# mask that says which of them did before. Then `k[places]` is (n, w + 1, d).
+# ```
+
+
+# %% tags=["exercise-stub"]
+def attend(q, k, v, w):
+    raise NotImplementedError
+
+
+grade("ex-sliding_window-attend", attend)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-sliding_window-attend
+# :class: dropdown
+# ```
+
+
+# %% tags=["solution"]
+def attend(q, k, v, w):
+    n, h = len(q), w // 2
+    places = torch.arange(n)[:, None] + torch.arange(-h, h + 1)
+    exists = (places >= 0) & (places < n)
+    places = places.clamp(0, n - 1)
+    scores = (k[places] @ q[:, :, None]).squeeze(-1) / math.sqrt(q.shape[-1])
+    p = scores.masked_fill(~exists, -math.inf).softmax(-1)  # (n, w + 1)
+    return (p[:, None] @ v[places]).squeeze(1)
+
+
+grade("ex-sliding_window-attend", attend)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+
+# %% [markdown]
+# ## Summary
+#
+# - A query meets the $w/2$ keys on each side, itself, and the global tokens
+#   {eq}`def-sliding-window-window`, {eq}`def-sliding-window-global`. These are $n(w+1) - \frac w2(\frac
+#   w2 + 1)$ pairs in place of $n^2$ {eq}`eq-sliding-window-pairs`, and at most $2n$ more for each global
+#   token {eq}`eq-sliding-window-linear`.
+# - Blocks of $w/2$ queries against three blocks of keys {eq}`eq-sliding-window-block` compute them with
+#   dense products and views; two thirds of the work is used {eq}`eq-sliding-window-used`. The backward
+#   pass has the same band {eq}`eq-sliding-window-key-gradient`. Nothing of size $n \times n$ exists.
+# - $L$ layers see $L w/2$ to each side {eq}`eq-sliding-window-receptive`. On the recall task the end of
+#   the reach was the end, to the token.
+# - A dilation reaches $\delta$ times as far and never leaves its remainder
+#   {eq}`eq-sliding-window-residue`; mixed with a layer without gaps it covers all if $\delta \le w + 1$
+#   {eq}`eq-sliding-window-cover`.
+# - One global token joins all pairs in two steps {eq}`eq-sliding-window-two-steps`, if it has both its
+#   row and its column. It has projections of its own, because with common ones it weighs its near tokens
+#   as any other does {eq}`eq-sliding-window-ratio`, {eq}`eq-sliding-window-projections`.
+# - The time of full attention is quadratic. Its memory need not be: a fused kernel over all pairs takes
+#   less than windows do.
+#
+# ## Sources
+#
+# - {cite:t}`beltagy2020`, §3.1: window, dilation, global attention and its projections; §3.2: three
+#   implementations; §4.1: dilation in language models; §5: pre-training from RoBERTa.
+# - {cite:t}`child2019`, §4: factorised patterns, in $O(n\sqrt n)$, a year earlier.
+# - {cite:t}`zaheer2020`, §2: window, global and random pairs; §3: what such patterns can compute.
+# - {cite:t}`rabe2021`: attention over all pairs does not need $O(n^2)$ memory.
+# - {cite:t}`dao2022`: the fused kernel that made this fast.
