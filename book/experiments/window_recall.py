@@ -7,11 +7,13 @@ seed the share of right answers at each distance, on held-out text. An arm is a 
 and whether the start token is global. All arms of one seed see the same samples in the same order.
 About five minutes on one thread.
 
-The file is written anew after every seed, at once or not at all, so it may be stopped.
+The file is written anew after every seed, at once or not at all, so the run may be stopped; started
+again, it goes on with the next seed. Remove the file to begin afresh.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -48,8 +50,15 @@ def main(path: Path = RESULTS) -> None:
         RecallTask(vocabulary.encode(part), len(vocabulary), **SIZES)
         for part in (text.train, text.validation)
     )
-    arms = {name: [] for name in ARMS}
-    for seed in SEEDS:
+    settings = {**SIZES, **TRAINING, "count": COUNT}
+    arms, before = {name: [] for name in ARMS}, 0.0
+    if path.exists():
+        content = json.loads(path.read_text(encoding="utf-8"))
+        arms, before = content["results"]["arms"], content["seconds"]
+        seeds = SEEDS[: len(arms["1 layer"])]
+        if content["settings"] != settings | {"seeds": seeds} or list(arms) != list(ARMS):
+            raise ValueError(f"{path.name}: expected these settings, got others; remove it")
+    for seed in SEEDS[len(arms["1 layer"]) :]:
         for name, (layers, start_is_global) in ARMS.items():
             kind = {"start_is_global": start_is_global}
             model = train_recall(train, layers=layers, seed=seed, **TRAINING, **kind)
@@ -61,8 +70,8 @@ def main(path: Path = RESULTS) -> None:
             path,
             command=COMMAND,
             hardware="2 CPU cores shared with other work, one thread used",
-            seconds=time.perf_counter() - began,
-            settings={**SIZES, **TRAINING, "count": COUNT, "seeds": SEEDS[: len(arms["1 layer"])]},
+            seconds=before + time.perf_counter() - began,
+            settings=settings | {"seeds": SEEDS[: len(arms["1 layer"])]},
             results={"text_sha256": text.sha256, "arms": arms},
         )
 
