@@ -36,7 +36,7 @@ const STYLE = `
 .mp .mp-near { fill: var(--near); }
 .mp .mp-far { fill: var(--far); }
 .mp .mp-joined { fill: rgb(127 127 127 / .85); }
-.mp table { flex: 1 1 14rem; min-width: 0; width: auto; border-collapse: collapse;
+.mp table { flex: 1 1 14rem; max-width: 24rem; min-width: 0; width: auto; border-collapse: collapse;
   font-size: .85rem; font-variant-numeric: tabular-nums; margin: 0 0 .7rem; }
 .mp :is(th, td) { padding: .15rem .3rem; border: 0; text-align: left; font-weight: 400; }
 .mp td { text-align: right; white-space: nowrap; }
