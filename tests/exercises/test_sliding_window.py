@@ -101,7 +101,7 @@ WRONG = {
         ),
     },
     "ex-sliding_window-layers": {
-        "rounded down": (lambda d, w: abs(d) // (w // 2), "one token further"),
+        "rounded down": (lambda d, w: abs(d) // (w // 2), "expected 2: round up"),
         "one too many": (lambda d, w: abs(d) // (w // 2) + 1, "the fourth token is still inside"),
         "the whole window": (lambda d, w: -(-abs(d) // w), "only half of w is on each side"),
         "at least one": (lambda d, w: max(1, -(-abs(d) // (w // 2))), "without any layer"),
@@ -129,7 +129,7 @@ WRONG = {
         "numbers": (lambda *a: _paint()(*a).int(), "expected torch.bool"),
         "one global token": (
             lambda n, w, dilation, tokens: _paint()(n, w, dilation, tokens[:1]),
-            "paint(12, 6, 2, [0, 11]) at query 0, key 11",
+            "paint(12, 6, 2, [0, 11]) at query 1, key 11",
         ),
     },
     "ex-sliding_window-reach": {
@@ -155,7 +155,7 @@ WRONG = {
         "no scaling": (_gathered(scale=False), "equals dense attention with the band"),
         "full attention": (
             lambda q, k, v, w: scaled_dot_product_attention(q, k, v),
-            "another last token changes the first output",
+            "another last token changes every output: there is no window",
         ),
         "transposed": (lambda q, k, v, w: _dense(q, k, v, w).T, "got shape (3, 13)"),
     },

@@ -42,10 +42,16 @@ def layers_to_join(answer):
         raise Wrong("layers_to_join(4, 8) is 2, expected 1: the fourth token is still inside")
     expect_close(float(got), 1.0, "layers_to_join(4, 8)")
 
+    yield "two layers reach a whole one"
+    got = answer(8, 8)
+    if got == 1:
+        raise Wrong("layers_to_join(8, 8) is 1, expected 2: only half of w is on each side")
+    expect_close(float(got), 2.0, "layers_to_join(8, 8)")
+
     yield "one token further takes a layer more"
     got = answer(5, 8)
     if got == 1:
-        raise Wrong("layers_to_join(5, 8) is 1, expected 2: only half of w is on each side")
+        raise Wrong("layers_to_join(5, 8) is 1, expected 2: round up")
     expect_close(float(got), 2.0, "layers_to_join(5, 8)")
 
     yield "a token joins itself without any layer"
@@ -160,8 +166,10 @@ def attend(answer):
     yield "the ends do not meet"
     moved = v.clone()
     moved[-1] += 100.0
-    change = (answer(q, k, moved, 4) - answer(q, k, v, 4)).abs()
-    if bool(change[0].max() > 1e-9):
+    change = (answer(q, k, moved, 4) - answer(q, k, v, 4)).abs().amax(-1) > 1e-9
+    if bool(change.all()):
+        raise Wrong("another last token changes every output: there is no window")
+    if bool(change[0]):
         raise Wrong("another last token changes the first output: the window goes round")
 
     yield "equals dense attention with the band"
