@@ -28,7 +28,8 @@ The two functions share one contract:
 * Masks of tokens, `global_mask` and `key_mask`: boolean or integer, 0 = False. Shape (n,), or with
   query's leading dimensions **from the left**, each in full or 1: for queries (B, h, n, d_k) a mask
   (B, n) is one for each sample, and (B, h, n) one for each head. Each row of a mask is a pass of
-  its own, and where there are global tokens, their number is read from the device in each.
+  its own, and where there are global tokens, their number is read from the device in each; rows
+  that are all alike, as where every sample has its first token global, are one pass then.
 * Global tokens with projections of their own. A token that is global attends with `global_query` to
   `global_key` and `global_value`, which are query, key and value if left out; all other tokens see
   it as they see each other, by `key` and `value`.
@@ -427,6 +428,8 @@ def _attend(windows, query, key, value, window, dilation, masks, own, dropout) -
 
     # A row of the masks belongs to `depth` of the leading dimensions; the others share it.
     key_mask, global_mask = (_squeeze(mask) for mask in masks.values())
+    if global_mask is not None:  # else nothing is read from the device, for torch.compile
+        key_mask, global_mask = _shared(key_mask), _shared(global_mask)
     depth = max([0, *(mask.ndim - 1 for mask in (key_mask, global_mask) if mask is not None)])
     count, each = math.prod(leading[:depth]), math.prod(leading[depth:])
     inputs = [x.reshape(count, each, *x.shape[-2:]) for x in (query, key, value, *own)]
@@ -467,6 +470,14 @@ def _squeeze(mask: Tensor | None) -> Tensor | None:
     while mask is not None and mask.ndim > 1 and mask.shape[-2] == 1:
         mask = mask.squeeze(-2)
     return None if mask is None else mask != 0
+
+
+def _shared(mask: Tensor | None) -> Tensor | None:
+    """One row for all, where all rows are alike."""
+    if mask is None:
+        return None
+    rows = mask.reshape(-1, mask.shape[-1])
+    return rows[0] if bool((rows == rows[0]).all()) else mask
 
 
 def _expand(mask: Tensor, leading: list[int]) -> Tensor:

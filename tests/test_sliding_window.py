@@ -548,3 +548,29 @@ def test_the_module_refuses(module):
         module(X[0])
     with pytest.raises(ValueError, match=r"^window: expected an even integer"):
         SlidingWindowAttention(12, 3, 5)
+
+
+# How the rows of a mask are run
+
+
+@every_function
+def test_rows_of_masks_that_are_alike_are_one_pass(attend, monkeypatch):
+    """In value as row by row; and a single pass only where all rows of both masks are alike."""
+    inputs = make((3, 2))
+    alike = draw((37,), 0.2).expand(3, 37)
+    other = alike.clone()
+    other[2, 5] = ~other[2, 5]
+    passes = []
+    row = sliding_window._attend_row
+    monkeypatch.setattr(sliding_window, "_attend_row", lambda *a: passes.append(1) or row(*a))
+    for masks, want in [
+        ({"global_mask": alike}, 1),
+        ({"global_mask": alike, "key_mask": torch.ones(3, 37, dtype=torch.bool)}, 1),
+        ({"global_mask": other}, 3),
+        ({"global_mask": alike, "key_mask": other}, 3),
+        ({"key_mask": alike}, 3),  # without a global mask nothing is read from the device
+    ]:
+        passes.clear()
+        got = attend(*inputs, 8, **masks)
+        assert len(passes) == want
+        assert_close(got, dense(*inputs, 8, **masks))

@@ -2,20 +2,22 @@
 
     OMP_NUM_THREADS=1 python book/experiments/sliding_window.py
 
-writes sliding_window.json beside this file: seconds and peak bytes for each length, forward alone
-and with the backward pass, one sample of 4 heads of 64 features. Only ratios within one row mean
-anything: the machine may be busy, and the functions of a row take turns. About five minutes.
+writes sliding_window.json beside this file, which chapter 09_sliding_window reads: for each length
+the CPU seconds of every repetition and the peak bytes, forward alone and with the backward pass,
+one sample of 4 heads of 64 features. Only ratios within one row mean anything: a busy machine is
+slower even in CPU seconds, and the functions of a row take turns. About five minutes.
 
 The reference is the arithmetic of `LongformerSelfAttention` in transformers without its linear
 maps: `_sliding_chunks_query_key_matmul`, softmax, `_sliding_chunks_matmul_attn_probs_value`.
+
+The file is written anew after every length, at once or not at all, so it may be stopped.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import platform
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -32,17 +34,21 @@ from lib.sliding_window import (  # noqa: E402
     gathered_window_attention,
     sliding_window_attention,
 )
-from lib.teaching.measure import median_seconds, peak_bytes  # noqa: E402
+from lib.teaching.measure import peak_bytes  # noqa: E402
+from lib.teaching.recorded import record  # noqa: E402
 
-WINDOW, HEADS, FEATURES, REPEATS = 256, 4, 64, 3
+RESULTS = Path(__file__).with_suffix(".json")
+COMMAND = "OMP_NUM_THREADS=1 python book/experiments/sliding_window.py"
+SIZES = {"window": 256, "heads": 4, "features": 64, "repeats": 3}
 LENGTHS = [1024, 2048, 4096, 8192, 16384, 32768]
-DENSE_TO, GATHERED_TO = 8192, 1024  # beyond, they take too long or too much
+LONGEST = {"dense": 8192, "gathered": 1024}  # beyond, they take too long or too much
 
 
 def official(window: int):
+    """What the official code does between its projections, for queries (B, h, n, d)."""
     config = transformers.LongformerConfig(
-        hidden_size=HEADS * FEATURES,
-        num_attention_heads=HEADS,
+        hidden_size=SIZES["heads"] * SIZES["features"],
+        num_attention_heads=SIZES["heads"],
         num_hidden_layers=1,
         attention_window=[window],
     )
@@ -50,7 +56,7 @@ def official(window: int):
 
     def attend(query, key, value):
         query, key, value = (x.transpose(1, 2) for x in (query, key, value))
-        query = query / math.sqrt(FEATURES)
+        query = query / math.sqrt(query.shape[-1])
         logits = module._sliding_chunks_query_key_matmul(query, key, window // 2)
         weights = F.softmax(logits, dim=-1, dtype=torch.float32)
         output = module._sliding_chunks_matmul_attn_probs_value(weights, value, window // 2)
@@ -59,7 +65,20 @@ def official(window: int):
     return attend
 
 
-def measure(functions, inputs) -> dict[str, dict[str, float]]:
+def seconds_of(calls) -> list[list[float]]:
+    """CPU seconds of each call, `repeats` of them, after one to warm up; the calls take turns."""
+    for call in calls:
+        call()
+    seconds = [[] for _ in calls]
+    for _ in range(SIZES["repeats"]):
+        for call, its_seconds in zip(calls, seconds, strict=True):
+            began = time.process_time()
+            call()
+            its_seconds.append(time.process_time() - began)
+    return seconds
+
+
+def measure(functions, inputs) -> dict[str, dict]:
     def forward(attend):
         with torch.no_grad():
             attend(*inputs)
@@ -72,50 +91,47 @@ def measure(functions, inputs) -> dict[str, dict[str, float]]:
     rows = {name: {} for name in functions}
     for kind, run in {"forward": forward, "both": both}.items():
         calls = [lambda run=run, attend=attend: run(attend) for attend in functions.values()]
-        seconds = median_seconds(*calls, repeats=REPEATS)
-        for name, call, time in zip(functions, calls, seconds, strict=True):
-            rows[name] |= {f"{kind}_seconds": time, f"{kind}_bytes": peak_bytes(call)}
+        for name, call, seconds in zip(functions, calls, seconds_of(calls), strict=True):
+            rows[name] |= {f"{kind}_seconds": seconds, f"{kind}_bytes": peak_bytes(call)}
     return rows
 
 
-def main() -> None:
+def main(path: Path = RESULTS) -> None:
     torch.set_num_threads(1)
-    results = []
+    began, window = time.perf_counter(), SIZES["window"]
+    rows = []
     for n in LENGTHS:
         # as a model has them: (B, n, h, d) in memory, seen as (B, h, n, d)
+        shape = (1, n, SIZES["heads"], SIZES["features"])
         inputs = [
-            torch.randn(1, n, HEADS, FEATURES, generator=torch.Generator().manual_seed(i))
+            torch.randn(shape, generator=torch.Generator().manual_seed(i))
             .transpose(1, 2)
             .requires_grad_()
             for i in range(3)
         ]
         functions = {
-            "lib": lambda *x: sliding_window_attention(*x, WINDOW),
-            "official": official(WINDOW),
+            "lib": lambda *x: sliding_window_attention(*x, window),
+            "official": official(window),
+            "dense": fast_attention,
+            "gathered": lambda *x: gathered_window_attention(*x, window),
         }
-        if n <= DENSE_TO:
-            functions["dense"] = fast_attention
-        if n <= GATHERED_TO:
-            functions["gathered"] = lambda *x: gathered_window_attention(*x, WINDOW)
+        functions = {f: run for f, run in functions.items() if n <= LONGEST.get(f, n)}
         with torch.no_grad():
             difference = functions["lib"](*inputs) - functions["official"](*inputs)
-        results.append(
-            {"n": n, "pairs": count_pairs(n, WINDOW), "difference": difference.abs().max().item()}
+        rows.append(
+            {"n": n, "pairs": count_pairs(n, window), "difference": difference.abs().max().item()}
             | measure(functions, inputs)
         )
-        print(json.dumps(results[-1]), flush=True)
-    record = {
-        "command": "OMP_NUM_THREADS=1 python book/experiments/sliding_window.py",
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "machine": platform.machine(),
-        "window": WINDOW,
-        "heads": HEADS,
-        "features": FEATURES,
-        "rows": results,
-    }
-    path = Path(__file__).with_suffix(".json")
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        seconds = time.perf_counter() - began
+        print(f"{seconds:5.0f} s  n = {n}", flush=True)
+        record(
+            path,
+            command=COMMAND,
+            hardware="2 CPU cores shared with other work, one thread used",
+            seconds=seconds,
+            settings={**SIZES, "lengths": LENGTHS, "longest": LONGEST},
+            results={"transformers": transformers.__version__, "rows": rows},
+        )
 
 
 if __name__ == "__main__":

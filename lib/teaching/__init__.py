@@ -11,6 +11,7 @@ from lib.teaching.checks import check
 from lib.teaching.components import (
     AttentionRows,
     CurveExplorer,
+    MaskPainter,
     PositionRotation,
     TemperatureSoftmax,
     TokenStrip,
@@ -26,6 +27,7 @@ __all__ = [
     "INK",
     "AttentionRows",
     "CurveExplorer",
+    "MaskPainter",
     "PositionRotation",
     "Progress",
     "TemperatureSoftmax",

@@ -20,6 +20,7 @@ from lib.teaching.components import (
     AttentionRows,
     Component,
     CurveExplorer,
+    MaskPainter,
     PositionRotation,
     TemperatureSoftmax,
     TokenStrip,
@@ -82,6 +83,7 @@ def every():
     return [
         rows(name="rows"),
         CurveExplorer([0, 1, 2], [1, 2], {"c": [[0, 1, 4], [0, 2, 8]]}, name="curves"),
+        MaskPainter(8, window=4, name="painter"),
         PositionRotation(name="rotation"),
         TemperatureSoftmax(samples=4, name="softmax"),
         strip(name="strip"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from lib.teaching.components.attention_rows import AttentionRows
 from lib.teaching.components.base import Component
 from lib.teaching.components.curve_explorer import CurveExplorer
+from lib.teaching.components.mask_painter import MaskPainter
 from lib.teaching.components.position_rotation import PositionRotation
 from lib.teaching.components.temperature_softmax import TemperatureSoftmax
 from lib.teaching.components.token_strip import TokenStrip
@@ -13,6 +14,7 @@ __all__ = [
     "AttentionRows",
     "Component",
     "CurveExplorer",
+    "MaskPainter",
     "PositionRotation",
     "TemperatureSoftmax",
     "TokenStrip",
