@@ -12,6 +12,7 @@ from lib.teaching.components import (
     AttentionRows,
     CurveExplorer,
     PositionRotation,
+    Sampling,
     TemperatureSoftmax,
     TokenStrip,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "CurveExplorer",
     "PositionRotation",
     "Progress",
+    "Sampling",
     "TemperatureSoftmax",
     "TokenStrip",
     "catches",

@@ -49,9 +49,7 @@ def assert_whole(results, run):
         assert list(runs) == [str(seed) for seed in run.SEEDS]
         for report in runs.values():
             assert list(report["bits"]) == list(report["samples"]) == moments
-            assert len(report["curve"]) == math.ceil(
-                run.TRAINING["steps"] / run.TRAINING["block"]
-            )
+            assert len(report["curve"]) == math.ceil(run.TRAINING["steps"] / run.TRAINING["block"])
             written = [len(text) for text in report["samples"].values()]
             assert written == [len(run.PROMPT) + run.WRITTEN] * len(moments)
             assert all(text.startswith(run.PROMPT) for text in report["samples"].values())
@@ -93,9 +91,7 @@ def test_the_script_writes_what_is_recorded_and_goes_on_where_it_was_stopped(
         **{k: found[k] for k in ("command", "hardware", "seconds", "settings", "results")},
     )
     ran, pretrain = [], tiny.pretrain
-    monkeypatch.setattr(
-        tiny, "pretrain", lambda *args: (ran.append(args[:2]), pretrain(*args))[1]
-    )
+    monkeypatch.setattr(tiny, "pretrain", lambda *args: (ran.append(args[:2]), pretrain(*args))[1])
     tiny.main(path)
     assert ran == [("1/√d", 1)]
     again = recorded("tiny", folder=tmp_path)

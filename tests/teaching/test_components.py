@@ -21,6 +21,7 @@ from lib.teaching.components import (
     Component,
     CurveExplorer,
     PositionRotation,
+    Sampling,
     TemperatureSoftmax,
     TokenStrip,
     base,
@@ -83,6 +84,7 @@ def every():
         rows(name="rows"),
         CurveExplorer([0, 1, 2], [1, 2], {"c": [[0, 1, 4], [0, 2, 8]]}, name="curves"),
         PositionRotation(name="rotation"),
+        Sampling(["the", " a", "\n"], [2.0, 1.0, 0.0], name="sampling"),
         TemperatureSoftmax(samples=4, name="softmax"),
         strip(name="strip"),
     ]

@@ -6,6 +6,7 @@ from lib.teaching.components.attention_rows import AttentionRows
 from lib.teaching.components.base import Component
 from lib.teaching.components.curve_explorer import CurveExplorer
 from lib.teaching.components.position_rotation import PositionRotation
+from lib.teaching.components.sampling import Sampling
 from lib.teaching.components.temperature_softmax import TemperatureSoftmax
 from lib.teaching.components.token_strip import TokenStrip
 
@@ -14,6 +15,7 @@ __all__ = [
     "Component",
     "CurveExplorer",
     "PositionRotation",
+    "Sampling",
     "TemperatureSoftmax",
     "TokenStrip",
 ]
