@@ -18,7 +18,8 @@ MOST_TOKENS = 24
 STATE_NAMES = ("temperature", "top_k", "top_p", "draws")
 
 STATIC_STYLE = """<style>
-.component .sm-static{border-collapse:collapse;overflow-wrap:anywhere;font-size:.85rem;margin:0 0 .75rem}
+.component .sm-static{border-collapse:collapse;font-size:.85rem;margin:0 0 .75rem;
+overflow-wrap:anywhere}
 .component .sm-static caption{caption-side:top;text-align:left;color:inherit;padding:0 0 .4rem}
 .component .sm-static :is(th,td){padding:.1rem min(.5rem,1.4vw);text-align:right;font-weight:400}
 .component .sm-static thead th{border-bottom:1px solid;vertical-align:bottom}
