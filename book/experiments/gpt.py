@@ -2,7 +2,7 @@
 
     python book/experiments/gpt.py
 
-writes gpt.json beside this file, which chapter 10_gpt reads. It takes about six minutes on one
+writes gpt.json beside this file, which chapter 10_gpt reads. It takes about five minutes on one
 thread. Two arms differ in the standard deviation of the first weights alone, and see the same
 batches for one seed. The model that began with 1/√d is then fine-tuned to say which module a
 docstring is from, against one that was not pre-trained, with and without the auxiliary loss.
@@ -44,11 +44,11 @@ from lib.training import evaluate, fit  # noqa: E402
 RESULTS = Path(__file__).with_suffix(".json")
 COMMAND = "python book/experiments/gpt.py"
 SIZES = {"length": 64, "batch": 16, "d_model": 96, "num_layers": 3, "num_heads": 4}
-TRAINING = {"steps": 800, "learning_rate": 3e-3, "moments": [0, 100, 400], "block": 40}
+TRAINING = {"steps": 600, "learning_rate": 3e-3, "moments": [0, 100, 400], "block": 40}
 TUNING = {
     "labels": 6,
     "examples": 300,
-    "steps": 120,
+    "steps": 100,
     "batch": 16,
     "learning_rate": 2e-3,
     "weight": 0.5,
