@@ -3,22 +3,22 @@
 #   accelerator: GPU
 #   book:
 #     question: >-
-#       Take a text, cover what follows, guess the next token, uncover it, go on. That is all that a
-#       GPT is trained to do. Why is this guessing game the exact probability of whole texts, how does
-#       one pass train a thousand guesses at once, and how does a guesser come to write?
+#       Cover what follows in a text, guess the next token, uncover it, go on. That is all that a
+#       GPT is trained to do. Why is this game the exact probability of whole texts, how does one
+#       pass train a thousand guesses at once, and how does a guesser come to write?
 #     goals:
 #       - derive the loss from the chain rule, its gradient, and where it begins
-#       - prove that a causal mask makes one pass equal to n separate ones, and a cache equal to none
+#       - prove that a causal mask makes one pass equal to n separate ones, and a cache to none
 #       - say why a residual stream grows with depth, and what GPT-2 divides by
 #       - derive temperature, top-k and the nucleus, and say what each of them throws away
-#       - pre-train on real text, fine-tune with the paper's two losses, and judge both against baselines
+#       - pre-train on real text, fine-tune with the paper's two losses, and judge by baselines
 #     prerequisites:
 #       - scaled dot-product attention and the causal mask (chapter 2)
 #       - heads (chapter 3) and learned positions (chapter 4)
 #       - logarithms, and the entropy of a distribution
 #     data: >-
-#       The language reference that ships inside Python itself (pydoc_data.topics), and the docstrings
-#       of its standard library; no download.
+#       The language reference that ships inside Python itself (pydoc_data.topics), and the
+#       docstrings of its standard library; no download.
 #     hardware: One CPU core. Uses a GPU where there is one.
 #   jupytext:
 #     text_representation:
@@ -269,8 +269,9 @@ check("the divergence is positive", kl > 0)
 # $$ (eq-gpt-gradient)
 #
 # The gradient is what the model believes, minus what came. Every logit is pushed down by its
-# probability, and that of the right token up by one. The sum over $v$ is zero. The label is the token of
-# the *next* place, and the last row has no label: its guess is what we read off when writing.
+# probability, and that of the right token up by one. The sum over $v$ is zero. The label is the
+# token of the *next* place, and the last row has no label: its guess is what we read off when
+# writing.
 
 # %%
 z = torch.randn(5, 7, generator=rng, dtype=double).requires_grad_()
@@ -289,7 +290,7 @@ check("each row of the gradient sums to zero", z.grad.sum(-1), 0.0)
 # $\ln V$, or $\log_2 V$ bits. How near is a fresh one? Let its logits be independent of the label,
 # normal with mean 0 and a small variance $s^2$. The loss is $-z_y + \log \sum_v e^{z_v}$. The first
 # part has mean zero. In the second, the mean of $e^{z_v}$ is $e^{s^2/2}$, and for a large $V$ the
-# sum is near $V$ times that:
+# sum of independent terms is near $V$ times their mean:
 #
 # $$
 # \operatorname{E} L \approx \ln V + \frac{s^2}{2} .
@@ -309,8 +310,8 @@ for s in (0.1, 0.5, 1.0):
     check("eq-gpt-start", found, expected, atol=4 * s / math.sqrt(draws))
 
 # %% [markdown]
-# Now two fresh GPT-2 of the size that we shall train. They differ in the standard deviation of their
-# first weights alone.
+# Now two fresh GPT-2 of the size that we shall train. They differ in the standard deviation of
+# their first weights alone.
 
 # %%
 first_loss, spread, own_logit = {}, {}, {}
@@ -342,10 +343,10 @@ glue("gpt-own-small", own_logit["0.02"] / spread["0.02"])
 check("a tied head knows the word it read", own_logit["0.02"] > 0.5)
 
 # %% [markdown]
-# With GPT-2's standard deviation of `0.02` the first loss is {glue:text}`gpt-first-small:.3f` nats, at
-# $\ln V$. With $1/\sqrt{d}$ it is {glue:text}`gpt-first-large:.2f`, above it by the half variance of
-# its logits. It looks like the worse beginning. On real text we shall measure which of the two
-# trains better.
+# With GPT-2's standard deviation of `0.02` the first loss is {glue:text}`gpt-first-small:.3f` nats,
+# at $\ln V$. With $1/\sqrt{d}$ it is {glue:text}`gpt-first-large:.2f`, above it by the half
+# variance of its logits. It looks like the worse beginning. On real text we shall measure which of
+# the two trains better.
 #
 # The table shows one hypothesis broken: logits do depend on the text. GPT's output words *are* its
 # input words (step 6), and at the start of the first model the stream is little else than the word
@@ -448,17 +449,17 @@ show_figure(
 # {cite:t}`radford2019` (§2.3) describes GPT-2 by its differences from GPT: layer normalisation is
 # moved to the input of each sub-block, one more is added after the last block, the weights of
 # residual layers are scaled at initialisation by $1/\sqrt{N}$, where $N$ is the number of residual
-# layers, and context grows from 512 to 1024 tokens. GPT itself {cite}`radford2018` (§4.1) has twelve
-# layers of 768 features and 12 heads, GELU, learned positions, and first weights from
+# layers, and context grows from 512 to 1024 tokens. GPT itself {cite}`radford2018` (§4.1) has
+# twelve layers of 768 features and 12 heads, GELU, learned positions, and first weights from
 # $\mathcal{N}(0, 0.02)$.
 # :::
 #
 # :::{admonition} Our remark
 # :class: remark
 # Its $N$ is our $2N$, if a residual layer is one addition to the stream; so `transformers` reads it
-# too. And `0.02` belongs to a width. What matters is the gain $\sigma\sqrt{d}$ of a square matrix with
-# independent entries of standard deviation $\sigma$: {glue:text}`gpt-gain-released:.2f` at the width of
-# the smallest GPT-2, but {glue:text}`gpt-gain-small:.2f` at that of our small models.
+# too. And `0.02` belongs to a width. What matters is the gain $\sigma\sqrt{d}$ of a square matrix
+# with independent entries of standard deviation $\sigma$: {glue:text}`gpt-gain-released:.2f` at the
+# width of the smallest GPT-2, but {glue:text}`gpt-gain-small:.2f` at that of our small models.
 # :::
 #
 # ### Step 7. Why a stream grows, and by how much
@@ -585,9 +586,9 @@ show_figure(
 # $$ (eq-gpt-cache)
 #
 # Let us count for a text of $n$ tokens that begins with one. Without a cache the passes read
-# $1, 2, \dots, n$ tokens; with one, each reads a single token. In one layer the pass over $t$ tokens
-# has $t^2$ products of a query and a key, of which a causal mask uses $t(t+1)/2$; the cached one has
-# $t$:
+# $1, 2, \dots, n$ tokens; with one, each reads a single token. In one layer the pass over $t$
+# tokens has $t^2$ products of a query and a key, of which a causal mask uses $t(t+1)/2$; the cached
+# one has $t$:
 #
 # $$
 # \begin{aligned}
@@ -690,17 +691,19 @@ show_figure(
 
 # %% [markdown]
 # For {glue:text}`gpt-cache-n:.0f` tokens the model reads {glue:text}`gpt-cache-reads:.0f` without a
-# cache and {glue:text}`gpt-cache-n:.0f` with one; pairs fall from {glue:text}`gpt-cache-pairs:.0f` to
-# {glue:text}`gpt-cache-pairs-cached:.0f` ({numref}`fig-gpt-cache`). The logits agree to rounding, so
-# greedy texts are equal. These are counts and no seconds: a pass over one token cannot fill a
-# processor as one over many does, and reading the cache from memory costs time of its own.
+# cache and {glue:text}`gpt-cache-n:.0f` with one; pairs fall from {glue:text}`gpt-cache-pairs:.0f`
+# to {glue:text}`gpt-cache-pairs-cached:.0f` ({numref}`fig-gpt-cache`). The logits agree to
+# rounding, so greedy texts are equal. These are counts and no seconds: a pass over one token cannot
+# fill a processor as one over many does, and reading the cache from memory costs time of its own.
 
 # %% [markdown]
 # ### Step 9. Temperature is an exponent
 #
 # A trained model gives a distribution; to write, draw from it. Before that one may divide the
-# logits by a *temperature* $T > 0$. With $p = \operatorname{softmax}(z)$ we have $z_v = \log p_v + c$,
-# with a $c$ that softmax does not see. So
+# logits by a *temperature* $T > 0$. With $p = \operatorname{softmax}(z)$ we have
+# $z_v = \log p_v + c$, with a $c$ that is the same for all tokens. Then
+# $e^{z_v/T} = p_v^{1/T}\, e^{c/T}$, and the last factor stands above and below the line of the
+# softmax. So
 #
 # $$
 # \operatorname{softmax}(z / T)_v = \frac{p_v^{1/T}}{\sum_u p_u^{1/T}} .
@@ -711,14 +714,19 @@ show_figure(
 # drawing becomes greedy choice; for $T \to \infty$ all tokens become equal.
 #
 # Is a higher temperature always *more* random? Write $\beta = 1/T$ and
-# $A(\beta) = \log \sum_v e^{\beta z_v}$, and let mean and variance be those of $z_v$ when $v$ is drawn
-# at that temperature. Deriving once and twice gives
+# $A(\beta) = \log \sum_v e^{\beta z_v}$, and let mean and variance be those of $z_v$ when $v$ is
+# drawn at that temperature,
+# $\operatorname{E} z = \sum_v z_v\, e^{\beta z_v} / \sum_v e^{\beta z_v}$. The first derivative of
+# $A$ is that very quotient. The second, by the quotient rule, is the mean of $z^2$ minus the square
+# of the mean of $z$:
 #
 # $$
-# A'(\beta) = \operatorname{E} z, \qquad A''(\beta) = \operatorname{Var} z .
+# A'(\beta) = \operatorname{E} z, \qquad
+# A''(\beta) = \operatorname{E} z^2 - (\operatorname{E} z)^2 = \operatorname{Var} z .
 # $$ (eq-gpt-log-partition)
 #
-# The entropy is $H = -\operatorname{E} \log p = -\operatorname{E}\,(\beta z - A) = A - \beta A'$. Then
+# At this temperature $\log p_v = \beta z_v - A$, so the entropy is
+# $H = -\operatorname{E} \log p = A - \beta A'$. By the product rule
 # $\mathrm{d}H/\mathrm{d}\beta = A' - A' - \beta A'' = -\beta \operatorname{Var} z$, and as
 # $\mathrm{d}\beta/\mathrm{d}T = -1/T^2$,
 #
@@ -779,8 +787,8 @@ check("hot is uniform", (z / 1e9).softmax(-1), 1 / 9, atol=1e-8)
 # v \in S_\tau \iff \sum_{u \text{ before } v} p_u < \tau .
 # $$ (eq-gpt-nucleus)
 #
-# What is kept must sum to one again, $q_v = p_v / m$ with the kept mass $m = \sum_{v \in S} p_v$. How
-# far is that from the model?
+# What is kept must sum to one again, $q_v = p_v / m$ with the kept mass $m = \sum_{v \in S} p_v$.
+# How far is that from the model?
 #
 # $$
 # \mathrm{KL}(q \,\|\, p) = \sum_{v \in S} q_v \log \frac{p_v / m}{p_v} = -\log m .
@@ -1080,7 +1088,8 @@ if reference is not None:
 
 # %% [markdown]
 # The text is nonsense, word for word the same on both sides. Trained weights are a download, so the
-# next cell runs on Colab alone. It loads the smallest release with the same call, and lets it write.
+# next cell runs on Colab alone. It loads the smallest release with the same call, and lets it
+# write.
 
 # %%
 if "google.colab" in sys.modules:
@@ -1157,8 +1166,8 @@ glue("gpt-bits-uniform", math.log2(V))
 #
 # ### Pre-training
 #
-# First weights have a standard deviation of $1/\sqrt{d}$; the recorded run below shows why. At three
-# moments the model writes a few words, with `top_p=0.95` and the same chances each time.
+# First weights have a standard deviation of $1/\sqrt{d}$; the recorded run below shows why. At
+# three moments the model writes a few words, with `top_p=0.95` and the same chances each time.
 
 # %%
 config = GPT2Config(
@@ -1324,8 +1333,8 @@ show_figure(
 # ### Larger, several seeds, and the first weights
 #
 # The following was run beforehand by `book/experiments/gpt.py`: three layers of 96 features, more
-# steps, three seeds, and two beginnings. The arms differ only in the standard deviation of the first
-# weights, `0.02` as in GPT-2 or $1/\sqrt{d}$, and see the same batches.
+# steps, three seeds, and two beginnings. The arms differ only in the standard deviation of the
+# first weights, `0.02` as in GPT-2 or $1/\sqrt{d}$, and see the same batches.
 
 # %%
 record = recorded("gpt")
@@ -1399,11 +1408,11 @@ show_figure(
 # {glue:text}`gpt-recorded-large:.2f` ± {glue:text}`gpt-recorded-large-std:.2f` bits, those that
 # began with `0.02` {glue:text}`gpt-recorded-small:.2f` ± {glue:text}`gpt-recorded-small-std:.2f`
 # ({numref}`fig-gpt-recorded`). The beginning with the worse first loss ends
-# {glue:text}`gpt-recorded-gain:.2f` bits ahead. A gain of {glue:text}`gpt-gain-recorded:.2f` makes each
-# linear map shrink what passes, forwards and backwards; attention is then almost uniform, and it
-# takes long to begin. We do not say that `0.02` is wrong for GPT-2: at its width the gain is near one
-# half, and it trained for far longer. And both arms have one learning rate; another might narrow
-# the gap.
+# {glue:text}`gpt-recorded-gain:.2f` bits ahead. A gain of {glue:text}`gpt-gain-recorded:.2f` makes
+# each linear map shrink what passes, forwards and backwards; attention is then almost uniform, and
+# it takes long to begin. We do not say that `0.02` is wrong for GPT-2: at its width the gain is
+# near one half, and it trained for far longer. And both arms have one learning rate; another might
+# narrow the gap.
 #
 # What the model of seed 0 writes behind “The ”, at each moment:
 
@@ -1458,8 +1467,8 @@ check("drawn text does not", rates["T = 1"] < 0.05)
 # %% [markdown]
 # Greedy lines repeat {glue:text}`gpt-repeats-greedy:.2f` of their groups, drawn ones
 # {glue:text}`gpt-repeats-drawn:.2f`, and the authors of the reference
-# {glue:text}`gpt-repeats-people:.2f`. A phrase that was just written makes itself more probable, and
-# the greedy choice has no way out of the circle. {cite:t}`holtzman2020` show the same for GPT-2
+# {glue:text}`gpt-repeats-people:.2f`. A phrase that was just written makes itself more probable,
+# and the greedy choice has no way out of the circle. {cite:t}`holtzman2020` show the same for GPT-2
 # itself, and that the texts people write are *not* the most probable ones. Ours is a model of half
 # a minute, so its circles say nothing about how often large models fall into them.
 #
@@ -1485,9 +1494,9 @@ Sampling(
 )
 
 # %% [markdown]
-# The characters that are left out have {glue:text}`gpt-outside:.3f` of the probability. Entropy rises
-# with the temperature at every place, as step 9 says. {numref}`fig-gpt-entropy` measures it on
-# held-out text, with the share that the model's most probable character has.
+# The characters that are left out have {glue:text}`gpt-outside:.3f` of the probability. Entropy
+# rises with the temperature at every place, as step 9 says. {numref}`fig-gpt-entropy` measures it
+# on held-out text, with the share that the model's most probable character has.
 
 # %%
 with torch.no_grad():
@@ -1546,14 +1555,16 @@ show_figure(
 #
 # :::{admonition} The paper says
 # :class: paper
-# {cite:t}`radford2018` (§3.2, equations 3 to 5; §3.3 for the tokens) writes sums that are maximised;
-# the auxiliary objective is to improve generalisation and speed up convergence, with $\lambda = .5$
-# (§4.1). Its ablation (§5) finds that larger data sets benefit from it and smaller ones do not.
+# {cite:t}`radford2018` (§3.2, equations 3 to 5; §3.3 for the tokens) writes sums that are
+# maximised; the auxiliary objective is to improve generalisation and speed up convergence, with
+# $\lambda = .5$ (§4.1). Its ablation (§5) finds that larger data sets benefit from it and smaller
+# ones do not.
 # :::
 #
 # :::{admonition} Our remark
 # :class: remark
-# With sums, $\lambda$ would weigh a text by its length. The authors' code takes means, and so do we.
+# With sums, $\lambda$ would weigh a text by its length. The authors' code takes means, and so do
+# we.
 # :::
 #
 # Our task: which of six modules of Python's standard library is a docstring from, with the names
@@ -1683,11 +1694,11 @@ show_figure(
 
 # %% [markdown]
 # Pre-training on other text lifts the accuracy from {glue:text}`gpt-tune-raw:.2f` to
-# {glue:text}`gpt-tune-pre:.2f`, in every seed ({numref}`fig-gpt-tuning`). The auxiliary loss changes
-# it by {glue:text}`gpt-tune-gain:+.3f` ± {glue:text}`gpt-tune-gain-std:.3f` on top of pre-training, and
-# by {glue:text}`gpt-tune-gain-raw:+.3f` ± {glue:text}`gpt-tune-gain-raw-std:.3f` without it. With
-# three seeds and few examples we see no effect of it that is clearly larger than the spread, which
-# agrees with what the paper says of small data sets, and proves little.
+# {glue:text}`gpt-tune-pre:.2f`, in every seed ({numref}`fig-gpt-tuning`). The auxiliary loss
+# changes it by {glue:text}`gpt-tune-gain:+.3f` ± {glue:text}`gpt-tune-gain-std:.3f` on top of
+# pre-training, and by {glue:text}`gpt-tune-gain-raw:+.3f` ± {glue:text}`gpt-tune-gain-raw-std:.3f`
+# without it. With three seeds and few examples we see no effect of it that is clearly larger than
+# the spread, which agrees with what the paper says of small data sets, and proves little.
 
 # %% [markdown]
 # ## Folklore, set right
@@ -1707,9 +1718,9 @@ show_figure(
 #
 # :::{admonition} Broken on purpose D14: the future is visible
 # :class: broken
-# The causal mask is forgotten. The label of place $t$ is the token at $t + 1$, and that token stands
-# in the input. Attention needs only to look one place ahead and copy. On noise, where nobody can do
-# better than $\ln V$, the loss falls far below it.
+# The causal mask is forgotten. The label of place $t$ is the token at $t + 1$, and that token
+# stands in the input. Attention needs only to look one place ahead and copy. On noise, where nobody
+# can do better than $\ln V$, the loss falls far below it.
 # :::
 
 
@@ -1830,18 +1841,17 @@ check("the curve looks wonderful", shown < 0.2)
 check("the model is worse than no model", true_bits > math.log2(V))
 
 # %% [markdown]
-# Repeating costs {glue:text}`gpt-d39:.1f` nats with the shift, as it should. The small model that was
-# trained without it shows {glue:text}`gpt-parrot-shown:.2f` bits after sixty steps, where no honest
-# model of any size could be, and its true next-character loss is {glue:text}`gpt-parrot-true:.1f`
-# bits, more than equal guessing costs. **Fix:** shift once. With `causal_lm_loss` pass
-# `labels=input_ids`; with windows of inputs and targets use the plain cross-entropy. And write a
-# line: a parrot shows itself at once.
+# Repeating costs {glue:text}`gpt-d39:.1f` nats with the shift, as it should. The small model that
+# was trained without it shows {glue:text}`gpt-parrot-shown:.2f` bits after sixty steps, where no
+# honest model of any size could be, and its true next-character loss is
+# {glue:text}`gpt-parrot-true:.1f` bits, more than equal guessing costs. **Fix:** shift once. With
+# `causal_lm_loss` pass `labels=input_ids`; with windows of inputs and targets use the plain
+# cross-entropy. And write a line: a parrot shows itself at once.
 #
 # :::{admonition} Broken on purpose D39b: with a cache, places begin again
 # :class: broken
-# With a cache the model is called with one new token. If it counts positions within the call,
-# every new token stands at place 0. The first passes look fine, for the prompt is read in one call; then the text
-# decays.
+# With a cache the model is called with one new token. If it counts positions within the call, every
+# new token stands at place 0. The prompt, read in one call, is fine; behind it the text decays.
 # :::
 
 
@@ -2062,13 +2072,13 @@ grade("ex-gpt-nucleus", nucleus)
 # ```
 # *Difficulty ●●○ · 10 minutes*
 #
-# Write `tokens_read(prompt, new, cache)`: how many tokens the model reads, over all passes, to write
-# `new` tokens behind a prompt of `prompt` tokens. `cache` is true or false. The last token that is
-# written is never read.
+# Write `tokens_read(prompt, new, cache)`: how many tokens the model reads, over all passes, to
+# write `new` tokens behind a prompt of `prompt` tokens. `cache` is true or false. The last token
+# that is written is never read.
 #
 # ```{dropdown} Hint
-# The first pass reads the prompt and gives the first new token, with a cache and without. How long is
-# the second?
+# The first pass reads the prompt and gives the first new token, with a cache and without. How long
+# is the second?
 # ```
 
 
@@ -2108,12 +2118,12 @@ grade("ex-gpt-reads", tokens_read)
 #
 # `step(ids)` is a model with a cache inside: it takes a list of tokens that it has *not* read yet,
 # and returns the logits (V,) of the token behind the last of them. Write
-# `continue_greedily(step, prompt, new)`: the list of the prompt and `new` more tokens, each the most
-# probable one. Let no token be read twice, and none that need not be read.
+# `continue_greedily(step, prompt, new)`: the list of the prompt and `new` more tokens, each the
+# most probable one. Let no token be read twice, and none that need not be read.
 #
 # ```{dropdown} Hint
-# The first call gets the whole prompt, each later one the last token alone. How many calls are there
-# for three new tokens?
+# The first call gets the whole prompt, each later one the last token alone. How many calls are
+# there for three new tokens?
 # ```
 
 
@@ -2152,29 +2162,30 @@ grade("ex-gpt-write", continue_greedily)
 # %% [markdown]
 # ## Summary
 #
-# - Any distribution over texts is a product of next-token distributions {eq}`eq-gpt-chain`. A causal
-#   model gives those, and its likelihood is exact {eq}`eq-gpt-normalised`.
-# - The loss is the mean of $-\log p$ {eq}`def-gpt-loss`. It is least for the true conditionals, where
-#   it equals their entropy {eq}`eq-gpt-cross-entropy`. Bits a character compare models with other
-#   tokens, and with compressors.
+# - Any distribution over texts is a product of next-token distributions {eq}`eq-gpt-chain`. A
+#   causal model gives those, and its likelihood is exact {eq}`eq-gpt-normalised`.
+# - The loss is the mean of $-\log p$ {eq}`def-gpt-loss`. It is least for the true conditionals,
+#   where it equals their entropy {eq}`eq-gpt-cross-entropy`. Bits a character compare models with
+#   other tokens, and with compressors.
 # - Its gradient is $p$ minus the token that came, one place on {eq}`eq-gpt-gradient`. It begins at
 #   $\ln V$ plus half the variance of the logits {eq}`eq-gpt-start`.
-# - Under a causal mask one pass over $n$ tokens is $n$ guesses {eq}`eq-gpt-parallel`, and what was read
-#   never changes, so it can be kept {eq}`eq-gpt-cache`: $n$ tokens are read in place of $n(n+1)/2$
-#   {eq}`eq-gpt-cache-work`.
+# - Under a causal mask one pass over $n$ tokens is $n$ guesses {eq}`eq-gpt-parallel`, and what was
+#   read never changes, so it can be kept {eq}`eq-gpt-cache`: $n$ tokens are read in place of
+#   $n(n+1)/2$ {eq}`eq-gpt-cache-work`.
 # - A pre-norm stream grows with its number of additions {eq}`eq-gpt-depth`. GPT-2's factor
 #   $1/\sqrt{2N}$ makes it start at one size for every depth {eq}`eq-gpt-residual-scale`.
 # - Temperature is an exponent {eq}`eq-gpt-temperature`, and entropy rises with it
 #   {eq}`eq-gpt-entropy`. Cutting changes the distribution by $-\log$ of the mass that is kept
 #   {eq}`eq-gpt-cut`; the nucleus bounds that, top-k does not.
-# - Measured here: first weights of $1/\sqrt{d}$ train much faster than `0.02` at our small width, and
-#   pre-training helps a small labelled task in every seed. Of the auxiliary loss
+# - Measured here: first weights of $1/\sqrt{d}$ train much faster than `0.02` at our small width,
+#   and pre-training helps a small labelled task in every seed. Of the auxiliary loss
 #   {eq}`eq-gpt-fine-tuning` we saw no clear effect.
 #
 # ## Sources
 #
-# - {cite:t}`radford2018`, §3.1: the objective and the decoder; §3.2: the classifier and the auxiliary
-#   loss; §3.3: start and extract tokens; §4.1: sizes, first weights, $\lambda$; §5: the ablation.
+# - {cite:t}`radford2018`, §3.1: the objective and the decoder; §3.2: the classifier and the
+#   auxiliary loss; §3.3: start and extract tokens; §4.1: sizes, first weights, $\lambda$; §5: the
+#   ablation.
 # - {cite:t}`radford2019`, §2.3: norms, residual scaling, context.
 # - {cite:t}`holtzman2020`, §3.1: nucleus sampling; repetition, and what people write.
 # - {cite:t}`fan2018`, §5: top-k sampling.
