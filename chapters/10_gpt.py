@@ -248,7 +248,7 @@ with torch.no_grad():
     p = small(ids).softmax(-1)[0, :-1].gather(1, ids[0, 1:, None])[:, 0]
     loss = causal_lm_loss(small(ids), ids)
 check("eq-gpt-perplexity", loss.exp(), (1 / p).prod() ** (1 / 4))
-check("def-gpt-loss, written out", loss, -p.log().mean())
+check("the loss, written out", loss, -p.log().mean())
 
 q, p = torch.rand(2, 11, generator=rng, dtype=double).softmax(-1)
 entropy, kl = -(q * q.log()).sum(), (q * (q / p).log()).sum()
@@ -263,7 +263,8 @@ check("the divergence is positive", kl > 0)
 # p_v$. With the mean in front,
 #
 # $$
-# \frac{\partial L}{\partial z_{t-1, v}} = \frac{1}{n-1}\, \big( p_{t-1, v} - [\, v = x_t \,] \big) ,
+# \frac{\partial L}{\partial z_{t-1, v}}
+# = \frac{1}{n-1}\, \big( p_{t-1, v} - [\, v = x_t \,] \big) ,
 # \qquad
 # \frac{\partial L}{\partial z_{n-1, v}} = 0 .
 # $$ (eq-gpt-gradient)
@@ -415,7 +416,8 @@ show_figure(
     "vector of each token, relative to the largest of the row, in a GPT-2 "
     "with random weights. Above the diagonal it is exactly zero.",
     alt="A heat map of twelve by twelve. The cells on the diagonal and below "
-    "it are coloured, unevenly; all cells above the diagonal are blank.",
+    "it are bright and dim, unevenly; all cells above the diagonal have the "
+    "colour of zero.",
 )
 
 # %% [markdown]
@@ -663,11 +665,11 @@ glue("gpt-cache-pairs-cached", work[128, True][1])
 
 # %% tags=["hide-input"]
 fig, ax = plt.subplots(figsize=(4.6, 3.3))
-for use_cache, style, words in [
-    (False, "s--", "no cache"),
-    (True, "o-", "cache"),
-]:
-    for what, color, name in [(0, "query", "tokens"), (1, "key", "pairs")]:
+for what, color, name in [(1, "key", "pairs"), (0, "query", "tokens")]:
+    for use_cache, style, words in [
+        (True, "o-", "cache"),
+        (False, "s--", "no cache"),
+    ]:
         ax.plot(
             sizes,
             [work[n, use_cache][what] for n in sizes],
@@ -1283,7 +1285,8 @@ show_figure(
 # Where are the bits spent? The next cell takes a held-out passage apart.
 
 # %%
-passage = text.validation[400:456]
+paragraphs_out = [p for p in text.validation.split("\n") if len(p) > 200]
+passage = paragraphs_out[3][:56]
 ids = vocabulary.encode(passage)[None].to(device)
 with torch.no_grad():
     cost = causal_lm_loss(gpt(ids), ids, reduction="none")[0].cpu()
@@ -1472,12 +1475,12 @@ check("drawn text does not", rates["T = 1"] < 0.05)
 # itself, and that the texts people write are *not* the most probable ones. Ours is a model of half
 # a minute, so its circles say nothing about how often large models fall into them.
 #
-# Try it. These are the sixteen most probable characters of the live model behind “The val”, with
+# Try it. These are the sixteen most probable characters of the live model behind “The ”, with
 # their logits; the rest is left out. Lower the temperature, cut by $k$ or by $p$, and draw. The
 # chances stay the same when a slider moves, so one can see which draws change.
 
 # %%
-ids = vocabulary.encode("The val")[None].to(device)
+ids = vocabulary.encode("The ")[None].to(device)
 with torch.no_grad():
     next_logits = gpt(ids)[0, -1, :V].double().cpu()
 top = next_logits.topk(16)
@@ -1489,7 +1492,7 @@ Sampling(
     temperature=1.0,
     top_p=0.9,
     draws=5,
-    label="The character behind “The val”",
+    label="The character behind “The ”",
     name="gpt-sampling",
 )
 
