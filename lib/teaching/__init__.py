@@ -13,6 +13,7 @@ from lib.teaching.components import (
     CurveExplorer,
     MaskPainter,
     PositionRotation,
+    Sampling,
     TemperatureSoftmax,
     TokenStrip,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "MaskPainter",
     "PositionRotation",
     "Progress",
+    "Sampling",
     "TemperatureSoftmax",
     "TokenStrip",
     "catches",

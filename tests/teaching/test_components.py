@@ -22,6 +22,7 @@ from lib.teaching.components import (
     CurveExplorer,
     MaskPainter,
     PositionRotation,
+    Sampling,
     TemperatureSoftmax,
     TokenStrip,
     base,
@@ -85,6 +86,7 @@ def every():
         CurveExplorer([0, 1, 2], [1, 2], {"c": [[0, 1, 4], [0, 2, 8]]}, name="curves"),
         MaskPainter(8, window=4, name="painter"),
         PositionRotation(name="rotation"),
+        Sampling(["the", " a", "\n"], [2.0, 1.0, 0.0], name="sampling"),
         TemperatureSoftmax(samples=4, name="softmax"),
         strip(name="strip"),
     ]

@@ -7,6 +7,7 @@ from lib.teaching.components.base import Component
 from lib.teaching.components.curve_explorer import CurveExplorer
 from lib.teaching.components.mask_painter import MaskPainter
 from lib.teaching.components.position_rotation import PositionRotation
+from lib.teaching.components.sampling import Sampling
 from lib.teaching.components.temperature_softmax import TemperatureSoftmax
 from lib.teaching.components.token_strip import TokenStrip
 
@@ -16,6 +17,7 @@ __all__ = [
     "CurveExplorer",
     "MaskPainter",
     "PositionRotation",
+    "Sampling",
     "TemperatureSoftmax",
     "TokenStrip",
 ]
