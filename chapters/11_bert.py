@@ -51,26 +51,21 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from lib.corruption import mask_tokens
-from lib.layers import EncoderLayer
 from lib.losses import count_tokens, masked_lm_loss, next_sentence_loss
 from lib.models.bert import BERT, BERTConfig
 from lib.teaching import (
     COLORS,
     Progress,
     TokenStrip,
-    catches,
     check,
     glue,
-    grade,
     show_figure,
     start,
 )
 from lib.teaching import bert_tasks as tasks
 from lib.teaching.pretraining import start_local
-from lib.teaching.recorded import recorded
 
 device = start(seed=0)
 double = torch.float64

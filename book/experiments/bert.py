@@ -2,8 +2,8 @@
 
     python book/experiments/bert.py
 
-writes book/experiments/bert.json, which chapter 11_bert shows. A seed that is in the file already
-is not run again, so an interrupted run goes on. Each seed begins once on short texts; from there
+writes book/experiments/bert.json, which chapter 11_bert shows. An arm that is in the file
+already is not run again, so an interrupted run goes on. Each seed begins once on short texts; from there
 three arms go on with pairs: masked characters alone, or with next-sentence prediction, whose
 negatives are texts of other documents or of the same one. The fourth arm, `scratch`, is not
 pre-trained. Each of the four is then fine-tuned for three tasks.
@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -30,33 +31,45 @@ from lib.training import seed_everything  # noqa: E402
 RESULTS = Path(__file__).with_suffix(".json")
 COMMAND = "python book/experiments/bert.py"
 SEEDS = [0, 1, 2]
+PARTS = {"80/10/10": (0.8, 0.1, 0.1), "100/0/0": (1.0, 0.0, 0.0)}
 SETTINGS = {
     "length": 96,
     "num_labels": 24,
     "d_model": 48,
     "layers": 2,
-    "begin_steps": 1000,
+    "begin_steps": 700,
     "begin_length": 32,
-    "pair_steps": 600,
-    "fine_tune_steps": {"modules": 250, "names": 300, "dates": 120},
+    "pair_steps": 400,
+    "fine_tune_steps": {"modules": 150, "names": 200, "dates": 100},
     "nsp_pairs": 2000,
 }
 
 
-def run_seed(seed: int, corpus, tasks: dict) -> dict:
-    began = time.process_time()
+def run_seed(found: dict, corpus, tasks: dict, save: Callable[[], None]) -> None:
+    """Add to `found` what it lacks, and save after each arm."""
+    began, before = time.process_time(), found["seconds"]
+    seed = found["seed"]
     config = tasks_of.config_for(corpus, SETTINGS["d_model"], SETTINGS["layers"])
-    found: dict = {"seed": seed, "parts": {}, "arms": {}}
     options = {"steps": SETTINGS["begin_steps"], "length": SETTINGS["begin_length"], "seed": seed}
-    for name, parts in (("80/10/10", (0.8, 0.1, 0.1)), ("100/0/0", (1.0, 0.0, 0.0))):
-        model, losses = tasks_of.begin(corpus, config, parts=parts, **options)
-        found["parts"][name] = {
-            "loss": tasks_of.tenths(losses),
-            **tasks_of.at_masks_and_elsewhere(model, corpus, length=SETTINGS["begin_length"]),
-        }
-        if name == "80/10/10":
-            first = model
+
+    def done(what: str) -> None:
+        found["seconds"] = round(before + time.process_time() - began, 1)
+        print(f"{found['seconds']:6.0f} s  seed {seed}  {what}", flush=True)
+        save()
+
+    def begin(name: str) -> BERT:
+        model, losses = tasks_of.begin(corpus, config, parts=PARTS[name], **options)
+        seen = tasks_of.at_masks_and_elsewhere(model, corpus, length=SETTINGS["begin_length"])
+        found["parts"][name] = {"loss": tasks_of.tenths(losses), **seen}
+        return model
+
+    first = begin("80/10/10")  # also where a run goes on: it is not in the file
+    if "100/0/0" not in found["parts"]:
+        begin("100/0/0")
+        done(f"{found['parts']}")
     for arm in tasks_of.ARMS:
+        if arm in found["arms"]:
+            continue
         if arm == "scratch":
             seed_everything(seed)
             model, report = BERT(config), {}
@@ -79,9 +92,7 @@ def run_seed(seed: int, corpus, tasks: dict) -> dict:
             for name, task in tasks.items()
         }
         found["arms"][arm] = report
-        print(f"{time.process_time() - began:5.0f} s  seed {seed}  {arm} {report}", flush=True)
-    found["seconds"] = round(time.process_time() - began, 1)
-    return found
+        done(f"{arm} {report}")
 
 
 def examples(corpus, tasks: dict) -> dict:
@@ -128,10 +139,8 @@ def main(path: Path = RESULTS) -> None:
         old = json.loads(path.read_text(encoding="utf-8"))
         if old["settings"] == settings and old["results"]["sha256"] == corpus.sha256:
             results["runs"] = old["results"]["runs"]
-    for seed in SEEDS:
-        if seed in [run["seed"] for run in results["runs"]]:
-            continue
-        results["runs"].append(run_seed(seed, corpus, tasks))
+
+    def save() -> None:
         record(
             path,
             command=COMMAND,
@@ -140,6 +149,13 @@ def main(path: Path = RESULTS) -> None:
             settings=settings,
             results=results,
         )
+
+    for seed in SEEDS:
+        if seed not in [run["seed"] for run in results["runs"]]:
+            results["runs"].append({"seed": seed, "parts": {}, "arms": {}, "seconds": 0.0})
+        run = next(run for run in results["runs"] if run["seed"] == seed)
+        if len(run["arms"]) < len(tasks_of.ARMS):
+            run_seed(run, corpus, tasks, save)
 
 
 if __name__ == "__main__":

@@ -565,7 +565,8 @@ def date_question(rng: random.Random) -> tuple[str, str, tuple[int, int]]:
     """A question, a text with two dates, and (begin, end) of the answer in the text.
 
     >>> question, text, (begin, end) = date_question(random.Random(0))
-    >>> question, text, text[begin:end]
+    >>> print(question, text, text[begin:end], sep=" | ")
+    last month? | 19 august 1983 until 31 january 1985 | january
     """
     from babel.dates import format_date
 
