@@ -51,21 +51,26 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from lib.corruption import mask_tokens
+from lib.layers import EncoderLayer
 from lib.losses import count_tokens, masked_lm_loss, next_sentence_loss
 from lib.models.bert import BERT, BERTConfig
 from lib.teaching import (
     COLORS,
     Progress,
     TokenStrip,
+    catches,
     check,
     glue,
+    grade,
     show_figure,
     start,
 )
 from lib.teaching import bert_tasks as tasks
 from lib.teaching.pretraining import start_local
+from lib.teaching.recorded import recorded
 
 device = start(seed=0)
 double = torch.float64
@@ -1118,3 +1123,618 @@ check("both beat a constant place", min(live.values()) > dates.baseline + 0.05)
 # %% [markdown]
 # From the pre-trained model {glue:text}`bert-live-tuned:.0%` of the answers are right to the character,
 # from fresh weights {glue:text}`bert-live-scratch:.0%`. That is one seed; the recorded run has several.
+
+# %% [markdown]
+# ### A larger run, recorded
+#
+# The next run takes longer than a chapter may. It was made once, by a script in this repository, and
+# its results are read from a file. Each seed begins with short texts, as above. From there three
+# arms go on with the same number of pairs; the fourth is not pre-trained.
+#
+# - **scratch**: fresh weights;
+# - **MLM**: masked characters alone, in pairs whose B always follows A;
+# - **NSP, random**: both losses; half of the Bs are from another document;
+# - **NSP, same**: both losses; half of the Bs are from A's own document, but not what follows A.
+#
+# Then each is fine-tuned for the three tasks, with the same steps and seeds. As a measure, each task
+# has a rule without a network.
+
+# %%
+run = recorded("bert")
+settings, results = run["settings"], run["results"]
+runs = results["runs"]
+TITLES = {
+    "scratch": "scratch",
+    "mlm": "MLM",
+    "nsp-random": "NSP, random",
+    "nsp-same": "NSP, same",
+}
+TASKS = {"modules": "accuracy", "names": "F1", "dates": "exact match"}
+
+
+def scores(arm, task):
+    return np.array([one["arms"][arm]["scores"][task] for one in runs])
+
+
+def spread(values):
+    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
+
+
+print(f"{'':13}" + "".join(f"{name:>17}" for name in TASKS))
+for arm, title in TITLES.items():
+    cells = [spread(scores(arm, task)) for task in TASKS]
+    print(f"{title:13}" + "".join(f"{cell:>17}" for cell in cells))
+    for task in TASKS:
+        glue(f"bert-{task}-{arm}", scores(arm, task).mean())
+rules = {task: results["tasks"][task]["baseline"] for task in TASKS}
+print(f"{'a rule':13}" + "".join(f"{rules[task]:>17.3f}" for task in TASKS))
+for task in TASKS:
+    glue(f"bert-{task}-rule", rules[task])
+    print(f"the rule for {task}: {results['tasks'][task]['says']}")
+glue("bert-seeds", len(runs))
+glue("bert-parameters", results["parameters"])
+glue("bert-begin-steps", settings["begin_steps"])
+glue("bert-pair-steps", settings["pair_steps"])
+
+# %% tags=["hide-input"]
+fig, axes = plt.subplots(3, 1, figsize=(4.8, 6.4))
+for ax, (task, measure) in zip(axes, TASKS.items(), strict=True):
+    for row, arm in enumerate(TITLES):
+        values = scores(arm, task)
+        ax.plot(values, [row] * len(values), "o", color=COLORS["output"], alpha=0.8)
+        ax.plot(
+            [values.mean()] * 2,
+            [row - 0.3, row + 0.3],
+            "-",
+            color=COLORS["query"],
+            linewidth=2.5,
+        )
+    ax.axvline(rules[task], color=COLORS["reference"], linestyle="--")
+    ax.set_yticks(range(len(TITLES)), list(TITLES.values()))
+    ax.invert_yaxis()
+    ax.set_title(f"{task}: {measure}")
+show_figure(
+    fig,
+    name="fig-bert-scores",
+    caption="Three tasks after fine-tuning, on held-out texts. A dot is a "
+    "seed, the bar their mean, the dashed line a rule without a network.",
+    alt="SCORESALT",
+)
+
+# %% [markdown]
+# SCORESTEXT
+
+# %%
+pairs = {
+    (arm, negatives): np.array(
+        [one["arms"][arm]["nsp"][negatives] for one in runs]
+    )
+    for arm in ("nsp-random", "nsp-same")
+    for negatives in tasks.NEGATIVES
+}
+print(f"{'trained on':13}{'random negatives':>20}{'same document':>20}")
+for arm in ("nsp-random", "nsp-same"):
+    cells = [spread(pairs[arm, negatives]) for negatives in tasks.NEGATIVES]
+    print(f"{TITLES[arm]:13}" + "".join(f"{cell:>20}" for cell in cells))
+overlap = results["overlap"]
+cells = [f"{overlap[negatives]:.3f}" for negatives in tasks.NEGATIVES]
+print(f"{'shared words':13}" + "".join(f"{cell:>20}" for cell in cells))
+for negatives in tasks.NEGATIVES:
+    glue(f"bert-overlap-{negatives}", overlap[negatives])
+    for arm in ("nsp-random", "nsp-same"):
+        glue(f"bert-pairs-{arm}-{negatives}", pairs[arm, negatives].mean())
+glue("bert-pairs-count", settings["nsp_pairs"])
+NSPCHECKS
+
+# %% tags=["hide-input"]
+fig, ax = plt.subplots(figsize=(4.8, 2.9))
+for column, negatives in enumerate(tasks.NEGATIVES):
+    for shift, arm, color in [(-0.15, "nsp-random", "query"), (0.15, "nsp-same", "value")]:
+        values = pairs[arm, negatives]
+        ax.plot(
+            [column + shift] * len(values),
+            values,
+            "o" if arm == "nsp-random" else "s",
+            color=COLORS[color],
+            label=TITLES[arm] if column == 0 else None,
+        )
+    ax.plot(
+        [column - 0.35, column + 0.35],
+        [overlap[negatives]] * 2,
+        color=COLORS["key"],
+        linewidth=2.5,
+        label="shared words" if column == 0 else None,
+    )
+ax.axhline(0.5, color=COLORS["reference"], linestyle=":")
+ax.set_xticks(range(2), ["random negatives", "same document"])
+ax.set(xlim=(-0.6, 1.6), ylim=(0.42, 0.8), ylabel="accuracy on held-out pairs")
+ax.legend(loc="upper right")
+show_figure(
+    fig,
+    name="fig-bert-pairs",
+    caption="Does B follow A? A dot is a seed; the line is a rule that only "
+    "counts the words which both texts have. Dotted: guessing.",
+    alt="PAIRSALT",
+)
+
+# %% [markdown]
+# PAIRSTEXT
+#
+# :::{admonition} The papers say
+# :class: paper
+# {cite:t}`devlin2019` report that NSP helps on pairs of sentences (§5.1, Table 5: 1.0 to 4.0 points
+# PLACEHOLDER
+# :::
+
+# %%
+parts = {
+    name: {
+        key: np.array([one["parts"][name][key] for one in runs])
+        for key in ("masked_loss", "visible_accuracy", "typo_loss")
+    }
+    for name in ("80/10/10", "100/0/0")
+}
+print(f"{'':10}{'hidden':>17}{'typo':>17}{'names what it sees':>20}")
+for name, found in parts.items():
+    print(
+        f"{name:10}{spread(found['masked_loss']):>17}"
+        f"{spread(found['typo_loss']):>17}{spread(found['visible_accuracy']):>20}"
+    )
+    short = name.partition("/")[0]
+    for key, values in found.items():
+        glue(f"bert-parts-{short}-{key.replace('_', '-')}", values.mean())
+PARTSCHECKS
+
+# %% [markdown]
+# PARTSTEXT
+
+# %% [markdown]
+# ## Broken on purpose
+#
+# (The best-known mistake, a loss on *all* tokens instead of the hidden ones, is box D37 of chapter 13.)
+#
+# :::{admonition} Broken on purpose D27: two one-way language models
+# :class: broken
+# “BERT trains one model from left to right and one from right to left, and joins them.” That is
+# ELMo. Each layer of either half sees one side; only the finished vectors meet. Then no word on the
+# left can change what a word on the right contributes to the answer {eq}`eq-bert-mixed`.
+# :::
+
+
+# %%
+class TwoOneWay(nn.Module):
+    """Logits for the word at t: a model of what is before it, plus one of what is behind."""
+
+    def __init__(self, d, V):
+        super().__init__()
+        self.forth, self.back = (
+            nn.ModuleList(EncoderLayer(d, 2, 2 * d) for _ in range(2))
+            for _ in range(2)
+        )
+        self.read = nn.ModuleList(nn.Linear(d, V) for _ in range(2))
+
+    def forward(self, x, t):
+        n = x.shape[1]
+        earlier = torch.ones(n, n, dtype=torch.bool).tril()
+        before, after = x, x
+        for one, other in zip(self.forth, self.back, strict=True):
+            before, after = one(before, earlier), other(after, earlier.T)
+        return self.read[0](before[:, t - 1]) + self.read[1](after[:, t + 1])
+
+
+class BothSides(nn.Module):
+    def __init__(self, d, V):
+        super().__init__()
+        self.layers = nn.ModuleList(EncoderLayer(d, 2, 2 * d) for _ in range(2))
+        self.read = nn.Linear(d, V)
+
+    def forward(self, x, t):
+        for layer in self.layers:
+            x = layer(x)
+        return self.read(x[:, t])
+
+
+def mixed_difference(make):
+    """Move a word on the left, on the right, and both: what is not a sum?"""
+    torch.manual_seed(0)
+    model = make(16, 11).double().eval()
+    g = torch.Generator().manual_seed(1)
+    x = torch.randn(1, 7, 16, generator=g, dtype=double)
+    moved = torch.randn(2, 16, generator=g, dtype=double)
+
+    def logits(left, right):
+        here = x.clone()
+        if left:
+            here[0, 1] = moved[0]
+        if right:
+            here[0, 5] = moved[1]
+        with torch.no_grad():
+            return model(here, 3)
+
+    alone = [(logits(*s) - logits(0, 0)).abs().max() for s in [(1, 0), (0, 1)]]
+    assert min(alone) > 1e-3, "positive control: each side must be read"
+    both = logits(1, 1) - logits(1, 0) - logits(0, 1) + logits(0, 0)
+    return both.abs().max().item()
+
+
+def the_two_sides_interact(make):
+    change = mixed_difference(make)
+    assert change > 1e-3, (
+        f"left and right together change the logits by {change:.1e} more than "
+        "each by itself"
+    )
+
+
+glue("bert-d27", mixed_difference(BothSides))
+catches("D27", the_two_sides_interact, broken=TwoOneWay, fixed=BothSides)
+
+# %% [markdown]
+# In one encoder the joint effect is {glue:text}`bert-d27:.3f`. **Fix:** one encoder without a causal
+# mask; the words to be guessed are hidden in the input instead.
+#
+# :::{admonition} Broken on purpose D48: the mean of microbatches' means
+# :class: broken
+# Gradients are accumulated over four microbatches, and each loss is divided by four. It is the usual
+# recipe, and right for losses that average over equally many terms. Here one microbatch has long
+# texts with many chosen tokens, and three have few.
+# :::
+
+
+# %%
+def accumulation_changes_nothing(loss_of_parts):
+    got = gradient(loss_of_parts)
+    off = ((got - whole_batch).norm() / whole_batch.norm()).item()
+    assert off < 1e-12, (
+        f"four microbatches give a gradient that is off by {off:.0%} of the "
+        "whole batch's"
+    )
+
+
+catches(
+    "D48",
+    accumulation_changes_nothing,
+    broken=mean_of_means,
+    fixed=sum_over_count,
+)
+
+# %% [markdown]
+# **Fix:** `reduction="sum"`, divided by the count of the whole batch, as in
+# {eq}`eq-bert-accumulate`; `lib.training.fit` does it with `accumulate=k`.
+#
+# :::{admonition} Broken on purpose D49: labels only where [MASK] stands
+# :class: broken
+# The labels are made *after* hiding, from the places where the mask is: `corrupted == mask_id`. It
+# looks right and trains well. But the random and the kept tokens have lost their labels, and with them
+# their purpose: a visible word is never asked about again, as if all chosen tokens were masked.
+# :::
+
+
+# %%
+def labels_at_masks(ids, corrupted, labels):
+    return ids.masked_fill(corrupted != 4, -100)
+
+
+def labels_of_all_chosen(ids, corrupted, labels):
+    return labels
+
+
+def fifteen_per_cent_have_labels(make_labels):
+    g = torch.Generator().manual_seed(0)
+    ids = torch.randint(5, 1000, (100, 200), generator=g)
+    corrupted, drawn = mask_tokens(
+        ids, vocab_size=1000, mask_token_id=4, special_token_ids=(4,), rng=g
+    )
+    labels = make_labels(ids, corrupted, drawn)
+    share = (labels != -100).double().mean().item()
+    visible = ((labels != -100) & (corrupted != 4)).double().mean().item()
+    assert abs(share - 0.15) < 1e-3 and abs(visible - 0.03) < 1e-3, (
+        f"{share:.3f} of the tokens have a label, expected 0.150; of visible "
+        f"ones {visible:.3f}, expected 0.030"
+    )
+
+
+catches(
+    "D49",
+    fifteen_per_cent_have_labels,
+    broken=labels_at_masks,
+    fixed=labels_of_all_chosen,
+)
+
+# %% [markdown]
+# **Fix:** draw the positions first, take the labels from the original, then write over the input.
+
+# %% [markdown]
+# ## Exercises
+#
+# Replace the line that raises `NotImplementedError`, run the cell, and read the verdict: it names
+# the property that fails. The checkers try your function on inputs that you don't see.
+#
+# ```{exercise-start} Which text is this token from?
+# :label: ex-bert-segments
+# ```
+# *Difficulty ●○○ · 10 minutes*
+#
+# Write `segments(ids, sep, pad)`: for ids (B, n) of one text or two, 0 up to and with the first `sep`,
+# 1 behind it up to and with the second, and 0 for padding, as integers (B, n).
+#
+# ```{dropdown} Hint
+# `cumsum` counts the separators so far. The separator itself still belongs to what it closes.
+# ```
+
+
+# %% tags=["exercise-stub"]
+def segments(ids, sep, pad):
+    raise NotImplementedError
+
+
+grade("ex-bert-segments", segments)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-bert-segments
+# :class: dropdown
+# ```
+
+
+# %% tags=["solution"]
+def segments(ids, sep, pad):
+    closes = (ids == sep).long()
+    before = closes.cumsum(-1) - closes  # separators strictly before
+    return (before == 1).long().masked_fill(ids == pad, 0)
+
+
+grade("ex-bert-segments", segments)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
+# ```{exercise-start} Eighty, ten, ten
+# :label: ex-bert-corrupt
+# ```
+# *Difficulty ●○○ · 10 minutes*
+#
+# Write `corrupt(ids, chosen, u, words, mask_id)`: of the chosen tokens, those with `u` below .8
+# become `mask_id`, those from .8 to below .9 the word in `words`, and all others stay. All tensors are (B, n); `u`
+# is uniform on [0, 1). Return a new tensor.
+#
+# ```{dropdown} Hint
+# One draw `u` for both decisions, not two. `torch.where` returns a new tensor.
+# ```
+
+
+# %% tags=["exercise-stub"]
+def corrupt(ids, chosen, u, words, mask_id):
+    raise NotImplementedError
+
+
+grade("ex-bert-corrupt", corrupt)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-bert-corrupt
+# :class: dropdown
+# ```
+
+
+# %% tags=["solution"]
+def corrupt(ids, chosen, u, words, mask_id):
+    out = torch.where(chosen & (u < 0.8), mask_id, ids)
+    return torch.where(chosen & (u >= 0.8) & (u < 0.9), words, out)
+
+
+grade("ex-bert-corrupt", corrupt)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
+# ```{exercise-start} From microbatches to the batch
+# :label: ex-bert-accumulate
+# ```
+# *Difficulty ●●○ · 10 minutes*
+#
+# Each of $k$ microbatches reports the mean loss over its chosen tokens, and how many there were.
+# Write `whole_loss(means, counts)`: the mean over all chosen tokens of the batch, for tensors (k,). A
+# microbatch without any reports mean 0 and count 0; if none has any, the result is 0.
+#
+# ```{dropdown} Hint
+# A mean times its count is a sum, {eq}`eq-bert-accumulate`. What may not be divided by?
+# ```
+
+
+# %% tags=["exercise-stub"]
+def whole_loss(means, counts):
+    raise NotImplementedError
+
+
+grade("ex-bert-accumulate", whole_loss)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-bert-accumulate
+# :class: dropdown
+# ```
+
+
+# %% tags=["solution"]
+def whole_loss(means, counts):
+    return (means * counts).sum() / counts.sum().clamp(min=1)
+
+
+grade("ex-bert-accumulate", whole_loss)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
+# ```{exercise-start} What independence costs
+# :label: ex-bert-independent
+# ```
+# *Difficulty ●●○ · 15 minutes*
+#
+# Two tokens are hidden, nothing else is in the text, and `joint`, (V, V), is their true distribution.
+# Write `lost(joint)`: how many nats the best independent answers lose against it, on average.
+#
+# ```{dropdown} Hint
+# {eq}`eq-bert-independent` with an empty context: two entropies less a joint one. Mind $0 \log 0$.
+# ```
+
+
+# %% tags=["exercise-stub"]
+def lost(joint):
+    raise NotImplementedError
+
+
+grade("ex-bert-independent", lost)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-bert-independent
+# :class: dropdown
+# ```
+#
+# For the two cities it is $\ln 2$.
+
+
+# %% tags=["solution"]
+def lost(joint):
+    entr = torch.special.entr  # −x log x, and 0 at 0
+    return (
+        entr(joint.sum(0)).sum() + entr(joint.sum(1)).sum() - entr(joint).sum()
+    )
+
+
+grade("ex-bert-independent", lost)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
+# ```{exercise-start} Believe what you see?
+# :label: ex-bert-visible
+# ```
+# *Difficulty ●●○ · 10 minutes*
+#
+# Write `best_answer(p, v, kept, random)`: the best distribution, (V,), at a position that has a
+# label and shows word `v`. `p`, (V,), is the word's distribution given the context; `kept` and `random` are
+# the shares of chosen tokens that stay or become a random word.
+#
+# ```{dropdown} Hint
+# {eq}`eq-bert-visible` has both shares equal, and they cancel there. Begin one step earlier.
+# ```
+
+
+# %% tags=["exercise-stub"]
+def best_answer(p, v, kept, random):
+    raise NotImplementedError
+
+
+grade("ex-bert-visible", best_answer)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-bert-visible
+# :class: dropdown
+# ```
+
+
+# %% tags=["solution"]
+def best_answer(p, v, kept, random):
+    both = random * p / len(p)
+    both[v] += kept * p[v]
+    return both / both.sum()
+
+
+grade("ex-bert-visible", best_answer)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
+# ```{exercise-start} The best span
+# :label: ex-bert-span
+# ```
+# *Difficulty ●●● · 15 minutes*
+#
+# Write `best_span(start, end, most)`: for logits (n,) of where an answer begins and of where it ends,
+# the pair $(i, j)$ with the largest sum, $i \le j$, and at most `most` tokens in it, as two Python
+# numbers.
+#
+# ```{dropdown} Hint
+# All sums are a table (n, n). `torch.triu` keeps what is on or above a diagonal; a second one, moved,
+# cuts off answers that are too long.
+# ```
+
+
+# %% tags=["exercise-stub"]
+def best_span(start, end, most):
+    raise NotImplementedError
+
+
+grade("ex-bert-span", best_span)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-bert-span
+# :class: dropdown
+# ```
+
+
+# %% tags=["solution"]
+def best_span(start, end, most):
+    n = len(start)
+    sums = start[:, None] + end[None, :]
+    allowed = torch.ones(n, n, dtype=torch.bool).triu().tril(most - 1)
+    best = sums.masked_fill(~allowed, -math.inf).argmax().item()
+    return best // n, best % n
+
+
+grade("ex-bert-span", best_span)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+
+# %% [markdown]
+# ## Summary
+#
+# - BERT is one encoder whose every layer sees both sides. It reads the sum of word, place and segment
+#   {eq}`def-bert-input`, and is trained on hidden words {eq}`def-bert-mlm` and on pairs
+#   {eq}`def-bert-nsp`, the two losses added {eq}`def-bert-joint`.
+# - Hiding one word at a time is a pseudo-likelihood {eq}`eq-bert-pseudo`: lower than the
+#   likelihood's loss {eq}`eq-bert-entropy`, and not comparable with it. Several hidden words are guessed
+#   independently, at a cost that no training removes {eq}`eq-bert-independent`.
+# - 12 % of all tokens are masked, 1.5 % random, 1.5 % kept {eq}`eq-bert-shares`. Where a visible word has
+#   a label, the best answer weighs how well it fits against one in $V$ {eq}`eq-bert-visible`: so the
+#   model has to know the context everywhere.
+# - The loss is a mean over chosen tokens. Microbatches are to be added up as sums
+#   {eq}`eq-bert-accumulate`.
+# - The best answer to “does B follow A” is the mutual information of the two texts
+#   {eq}`eq-bert-nsp-optimum`; with random negatives much of it can be topic
+#   {eq}`eq-bert-nsp-topic`.
+# - In two one-way models left and right never act together {eq}`eq-bert-mixed`.
+# SUMMARYTEXT
+#
+# ## Sources
+#
+# - {cite:t}`devlin2019`, §1: the contrast to joined one-way models; §3 and §3.1: the model, the input,
+#   both tasks; §4.2: spans; §5.1 and Table 5: without NSP; A.1 and A.2: the shares, the procedure, GELU.
+# - {cite:t}`taylor1953`: the cloze test, for measuring how readable a text is.
+# - {cite:t}`besag1975`: pseudo-likelihood. {cite:t}`wang2019`: BERT's conditionals, and drawing from them.
+# - {cite:t}`peters2018`: ELMo. {cite:t}`yang2019`: XLNet. {cite:t}`lu2019`: ViLBERT.
+# - {cite:t}`liu2019`, §4.2: pre-training without NSP. {cite:t}`lan2020`, §3.1: the order of two
+#   sentences in place of NSP.
+# - {cite:t}`ramachandran2017`: Swish.

@@ -2,8 +2,8 @@
 
     python book/experiments/bert.py
 
-writes book/experiments/bert.json, which chapter 11_bert shows. An arm that is in the file
-already is not run again, so an interrupted run goes on. Each seed begins once on short texts; from there
+writes book/experiments/bert.json, which chapter 11_bert shows. An arm that is in the file already
+is not run again, so an interrupted run goes on. Each seed begins once on short texts; from there
 three arms go on with pairs: masked characters alone, or with next-sentence prediction, whose
 negatives are texts of other documents or of the same one. The fourth arm, `scratch`, is not
 pre-trained. Each of the four is then fine-tuned for three tasks.

@@ -172,7 +172,8 @@ def draw_pairs(
         piece of another document, or a piece of A's own that is neither A nor its successor.
 
     Every A that has a successor is equally likely; a random B comes from such pieces' documents
-    with the same weights, so that long documents are no sign of either label.
+    with the same weights, so that long documents are hardly a sign of either label: only A's own
+    is left out, which matters where one document is a large part of all.
     """
     if negatives is not None and negatives not in NEGATIVES:
         raise ValueError(f"negatives: expected None or one of {NEGATIVES}, got {negatives!r}")
@@ -457,9 +458,8 @@ def _draw(seed: int, text: str) -> float:
 
 
 @functools.cache
-def _functions() -> tuple[tuple[str, frozenset[str], str], ...]:
-    """(docstring on one line, its function's parameters, module) of the standard library."""
-    folder = Path(sysconfig.get_path("stdlib"))
+def _functions(folder: Path) -> tuple[tuple[str, frozenset[str], str], ...]:
+    """(docstring on one line, its function's parameters, module) of a library's functions."""
     found: dict[str, tuple[str, frozenset[str], str]] = {}
     for path in sorted(folder.rglob("*.py")):
         parts = path.relative_to(folder).parts
@@ -517,8 +517,9 @@ def names(corpus: Corpus, *, num_labels: int = 24, count: int = 1500) -> Task:
     without a tagged word that fits are left out. At most `count` of each, chosen by their hash.
     """
     known = set(docstrings(num_labels=num_labels).names)
+    folder = Path(sysconfig.get_path("stdlib"))
     sides: tuple[list, list] = ([], [])
-    for text, parameters, module in sorted(_functions(), key=lambda x: _draw(0, x[0])):
+    for text, parameters, module in sorted(_functions(folder), key=lambda x: _draw(0, x[0])):
         spans = [s for s in tags(text, parameters) if s[1] <= corpus.length - 2]
         if any(tag != "O" for *_, tag in spans):
             sides[module not in known].append((text, spans))
@@ -691,7 +692,7 @@ def spans(logits: Tensor) -> Tensor:
 
     The sum of the two logits is largest there among all pairs in order.
 
-    >>> spans(torch.tensor([[[0.0, 9.0], [5.0, 0.0], [0.0, 4.0]]]))
+    >>> spans(torch.tensor([[[0.0, 9.0], [5.0, 0.0], [0.0, 6.0]]]))
     tensor([[1, 2]])
     """
     sums = logits[..., 0].unsqueeze(2) + logits[..., 1].unsqueeze(1)  # (B, first, last)

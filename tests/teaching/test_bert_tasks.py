@@ -10,6 +10,7 @@ import torch
 from lib.models.bert import BERT
 from lib.teaching import bert_tasks as tasks
 
+MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 DOCUMENTS = [[f"{name}{i}" for i in range(5)] for name in "abc"] + [["d0", "d1"] * 10]
 
 
@@ -34,7 +35,7 @@ def test_pieces_are_whole_words_in_order():
     pieces = tasks.chunks(text, 10)
     assert " ".join(pieces) == "the cat drank the milk antidisest"
     assert max(map(len, pieces)) <= 10
-    with pytest.raises(ValueError, match="^most: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"^most: expected at least 1, got 0"):
         tasks.chunks(text, 0)
 
 
@@ -68,27 +69,29 @@ def test_labels_of_pairs_say_what_b_is(negatives):
     assert len(set(a)) == 12  # every piece with a successor
 
 
-def test_long_documents_are_as_frequent_among_negatives():
+def test_a_random_b_comes_from_documents_by_their_length():
     _, b, labels = tasks.draw_pairs(DOCUMENTS, 4000, "random", random.Random(0))
-    from_long = Counter((label, text[0] == "d") for text, label in zip(b, labels, strict=True))
-    true = from_long[0, True] / (from_long[0, True] + from_long[0, False])
-    drawn = from_long[1, True] / (from_long[1, True] + from_long[1, False])
-    # 19 of 31 true ones; a negative's document differs from A's: .61 · .39 + …, about 1/2
-    assert abs(true - 19 / 31) < 0.06 and 0.3 < drawn < true
+    for label, want in [
+        (0, 19 / 31),  # of 31 pieces with a successor 19 are in the long document
+        (1, 12 / 31 * 19 / 27),  # A is not in it, and B is, among the other 27
+    ]:
+        drawn = [text[0] == "d" for text, given in zip(b, labels, strict=True) if given == label]
+        error = (want * (1 - want) / len(drawn)) ** 0.5
+        assert abs(sum(drawn) / len(drawn) - want) < 5 * error
 
 
 def test_unknown_names_are_refused():
     corpus = small_corpus()
-    with pytest.raises(ValueError, match="^negatives: expected None or one of"):
+    with pytest.raises(ValueError, match=r"^negatives: expected None or one of"):
         tasks.draw_pairs(DOCUMENTS, 1, "other", random.Random(0))
-    with pytest.raises(ValueError, match="^arm: expected one of mlm, nsp-random, nsp-same, got"):
+    with pytest.raises(ValueError, match=r"^arm: expected one of mlm, nsp-random, nsp-same, got"):
         tasks.pretrain(small_model(corpus), "scratch", corpus, steps=1, seed=0)
-    with pytest.raises(ValueError, match="^kind: expected 'text', 'token' or 'span', got 'x'"):
+    with pytest.raises(ValueError, match=r"^kind: expected 'text', 'token' or 'span', got 'x'"):
         tasks.FineTuned(small_model(corpus), "x", 2)
 
 
 def test_overlap_finds_shared_words_and_nothing_else():
-    shared = [[f"w{d} x", f"w{d} y", f"w{d} z", f"w{d} u"] for d in range(20)]
+    shared = [[f"w{d} x{d}{i}" for i in range(4)] for d in range(20)]
     corpus = tasks.Corpus(shared, shared, tasks.GLYPHS, 24, "none")
     assert tasks.overlap_accuracy(corpus, "random", count=400) == 1.0
     assert abs(tasks.overlap_accuracy(corpus, "same", count=400) - 0.5) < 0.13
@@ -151,7 +154,7 @@ def test_every_date_answers_its_question():
         elif part == "day":
             assert 1 <= int(answer) <= 31
         else:
-            assert answer[:3] in "jan feb mar apr may jun jul aug sep oct nov dec".split()
+            assert answer[:3] in MONTHS
         seen[question] += 1
     assert len(seen) == 6 and min(seen.values()) > 50
 
@@ -196,7 +199,7 @@ def test_each_head_learns_its_task(kind):
     )
     model = small_model(corpus)
     before = model.pooler.weight.clone()
-    tuned, found = tasks.fine_tune(model, task, steps=80, seed=0, batch=8, learning_rate=2e-2)
+    _, found = tasks.fine_tune(model, task, steps=80, seed=0, batch=8, learning_rate=2e-2)
     assert found == 1.0
     assert torch.equal(model.pooler.weight, before)
     if kind == "span":
@@ -210,15 +213,60 @@ def test_tags_prefer_the_signature():
     assert [tag for *_, tag in found] == ["parameter", "O", "parameter", "exception", "O", "O"]
 
 
-def test_the_real_tasks_are_whole():
-    corpus = tasks.corpus()
-    assert min(map(len, corpus.train)) >= 4
-    modules, names = tasks.modules(corpus), tasks.names(corpus, count=200)
-    assert modules.labels.max() == 23 and 0 < modules.baseline < 0.5
-    assert names.ids.shape[0] == 200 and (names.labels > 0).any(-1).all()
-    chosen = names.labels != -100
-    assert (names.ids[chosen] > tasks.UNKNOWN).all()
-    before = names.ids.roll(1, -1)[chosen]
-    letters = [corpus.ids[c] for c in "abcdefghijklmnopqrstuvwxyz_"]
-    assert not torch.isin(before, torch.tensor(letters)).any()  # a word's first character
-    assert 0 < names.baseline < 1
+def test_functions_are_read_from_sources(tmp_path):
+    (tmp_path / "json.py").write_text(
+        'def load(fp, *, cls=None):\n    """Read a JSON text from the open file FP,\n'
+        '    or raise ValueError."""\n'
+        'def short(x):\n    """Too short."""\n'
+        'class C:\n    def m(self):\n        """No parameters, so nothing is here to be named."""\n'
+    )
+    (tmp_path / "other.py").write_text('def f(x):\n    """' + 50 * "x" + '"""\n')
+    text = "read a json text from the open file fp, or raise valueerror."
+    assert tasks._functions(tmp_path) == ((text, frozenset({"fp"}), "json"),)
+
+
+def test_names_as_a_task(monkeypatch):
+    corpus = small_corpus(40)
+    found = [
+        ("give x back, or none", frozenset({"x"}), "known"),
+        ("x is x as it was before", frozenset({"x"}), "known"),
+        ("x is here the letter alone, y is not", frozenset({"y"}), "other"),
+        ("nothing that has a name", frozenset({"z"}), "other"),
+    ]
+    monkeypatch.setattr(tasks, "_functions", lambda folder: found)
+    known = type("Data", (), {"names": ("known",)})
+    monkeypatch.setattr(tasks, "docstrings", lambda num_labels: known)
+    task = tasks.names(corpus)
+    assert task.ids.shape == (2, 40) and task.held_out_ids.shape == (1, 40)
+    assert "".join(corpus.decode(task.held_out_ids[0].tolist()))[5:7] == "x "
+    said = {
+        "".join(corpus.decode([row[t]])): tasks.TAGS[label]
+        for row, labels in zip(task.ids.tolist(), task.labels.tolist(), strict=True)
+        for t, label in enumerate(labels)
+        if label > 0
+    }
+    assert said == {"x": "parameter", "n": "constant"}
+    # held out, memory says “parameter” of x, which is none here, and nothing of y
+    assert task.baseline == 0.0
+    text = "x is here the letter alone, y is not"
+    words = sum(c == " " for c in text) + 1
+    assert (task.held_out_labels != -100).sum() == words
+    assert task.held_out_labels[0, 1 + text.index("y")] == tasks.TAGS.index("parameter")
+
+
+def test_modules_as_a_task(monkeypatch):
+    corpus = small_corpus(40)
+    data = type(
+        "Data",
+        (),
+        {
+            "train": ["ab", "cd", "ef"],
+            "train_labels": [1, 1, 0],
+            "validation": ["gh", "ij", "kl", "mn"],
+            "validation_labels": [1, 0, 0, 0],
+        },
+    )
+    monkeypatch.setattr(tasks, "docstrings", lambda num_labels: data)
+    task = tasks.modules(corpus, num_labels=2)
+    assert task.labels.tolist() == [1, 1, 0] and task.held_out_ids.shape == (4, 40)
+    assert task.baseline == 0.25  # the label that is most frequent in training
