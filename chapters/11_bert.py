@@ -87,9 +87,9 @@ double = torch.float64
 # h_t = \operatorname{LayerNorm}\big(E[x_t] + P[t] + G[s_t]\big) .
 # $$ (def-bert-input)
 #
-# It is trained on two questions at once. The first hides some tokens. A set $S$ of positions is
-# drawn, about 15 % of them. Of these, 80 % become [MASK], 10 % become a random word, and 10 % stay
-# as they are; call the result $\tilde{x}$. The model has to say what stood there:
+# It is trained on two questions at once {cite}`devlin2019` (§3.1). The first hides some tokens. A set
+# $S$ of positions is drawn, about 15 % of them. Of these, 80 % become [MASK], 10 % become a random
+# word, and 10 % stay as they are; call the result $\tilde{x}$. The model has to say what stood there:
 #
 # $$
 # L_{\text{MLM}} = -\frac{1}{|S|} \sum_{t \in S} \log p_\theta(x_t \mid \tilde{x}) .
@@ -418,7 +418,8 @@ check("a network's two answers fit no joint", bool(abs(left - right) > 1e-3))
 #
 # ### Step 5. 80, 10, 10
 #
-# Each token is chosen with probability $.15$, and then masked, replaced or kept. So, of *all* tokens,
+# Each token is chosen with the probability $.15$ of {cite:t}`devlin2019` (§3.1), and then masked,
+# replaced or kept. So, of *all* tokens,
 #
 # $$
 # \begin{aligned}
@@ -437,7 +438,8 @@ check("a network's two answers fit no joint", bool(abs(left - right) > 1e-3))
 #
 # We draw for each token by itself, and allow five standard errors. The library does better than that:
 # it shares the chosen tokens out, so that in every batch the three parts are right to within one
-# token. One common mistake makes 81/10/9 of it, by drawing “10 % of the rest” after the first 10 %.
+# token. A common mistake takes a tenth for random words first, and then a tenth *of the rest* to keep:
+# the last part is too small.
 
 # %%
 draws, size = 400_000, 50
@@ -482,8 +484,9 @@ for name, found, share in [
 #
 # What is the best answer, then, at a position that shows an ordinary word $v$ and has a label? Let
 # $p(u)$ be the word's distribution given the context. There are two ways to get there. The token
-# was kept, and was $v$: probability proportional to $.1\, p(v)$. Or it was $u$, and $v$ was drawn at
-# random: $.1\, p(u)/V$. Divide by the sum over $u$:
+# was kept, and was $v$: probability proportional to $p(v)$. Or it was $u$, and $v$ was drawn at
+# random, one word in $V$: proportional to $p(u)/V$, with the same factor, since as many are kept as
+# are random. Divide by the sum over $u$:
 #
 # $$
 # P(x_t = u \mid \text{label, shows } v) = \frac{[u = v]\; p(v) + p(u)/V}{p(v) + 1/V} .
@@ -559,8 +562,7 @@ show_figure(
 # ### Step 7. A mean over chosen tokens, and how to cut a batch
 #
 # {eq}`def-bert-mlm` divides by $|S|$, the chosen tokens, and not by the number of positions. A
-# library that divides by all positions scales the gradient down to 15 %, and, worse, makes it depend
-# on the padding. Now let the batch be too large for the memory, and be cut into $k$ microbatches with
+# loss that divides by all positions is several times smaller, and, worse, depends on the padding. Now let the batch be too large for the memory, and be cut into $k$ microbatches with
 # $|S_1|, \dots, |S_k|$ chosen tokens. Each has its own mean $L_i$. The loss of the whole is
 #
 # $$
@@ -660,7 +662,9 @@ follows = torch.tensor([0, 1, 1, 0, 1])
 check("eq-bert-nsp-start", next_sentence_loss(logits, follows), math.log(2))
 torch.manual_seed(0)
 fresh = BERT(
-    BERTConfig(1009, d_model=32, num_layers=2, num_heads=2, d_ff=64, max_length=32)
+    BERTConfig(
+        1009, d_model=32, num_layers=2, num_heads=2, d_ff=64, max_length=32
+    )
 ).eval()
 ids = torch.randint(1009, (8, 32), generator=generator)
 with torch.no_grad():
@@ -946,7 +950,8 @@ if "google.colab" in sys.modules:
     from lib.tokenization import Tokenizer
 
     name = "google-bert/bert-base-uncased"
-    tokenizer, released = Tokenizer.from_pretrained(name), BERT.from_pretrained(name)
+    tokenizer = Tokenizer.from_pretrained(name)
+    released = BERT.from_pretrained(name)
     batch = tokenizer(["The capital of France is [MASK]."])
     with torch.no_grad():
         logits, _ = released(batch["input_ids"])
@@ -979,8 +984,8 @@ else:
 corpus = tasks.corpus()
 config = tasks.config_for(corpus)
 print(
-    f"{len(corpus.train):,} documents to train on, {len(corpus.held_out)} held out; "
-    f"{len(corpus.characters)} characters; sha256 {corpus.sha256[:12]}"
+    f"{len(corpus.train):,} documents to train on, {len(corpus.held_out)} held "
+    f"out; {len(corpus.characters)} characters; sha256 {corpus.sha256[:12]}"
 )
 LIVE_STEPS = 600
 model, losses = tasks.begin(
@@ -1009,8 +1014,8 @@ show_figure(
     fig,
     name="fig-bert-loss",
     caption="The loss of hidden characters in the small run, a mean over 20 "
-    "steps. Dotted: $\\ln V$, a model that knows nothing. Dashed: one that knows how "
-    "frequent each character is.",
+    "steps. Dotted: $\\ln V$, a model that knows nothing. Dashed: one that "
+    "knows how frequent each character is.",
     alt="A falling curve. It drops quickly from ln V to the dashed line of "
     "the frequencies, stays near it for a while, and then falls further, "
     "well below it.",
@@ -1181,7 +1186,9 @@ fig, axes = plt.subplots(3, 1, figsize=(4.8, 6.4))
 for ax, (task, measure) in zip(axes, TASKS.items(), strict=True):
     for row, arm in enumerate(TITLES):
         values = scores(arm, task)
-        ax.plot(values, [row] * len(values), "o", color=COLORS["output"], alpha=0.8)
+        ax.plot(
+            values, [row] * len(values), "o", color=COLORS["output"], alpha=0.8
+        )
         ax.plot(
             [values.mean()] * 2,
             [row - 0.3, row + 0.3],
@@ -1198,11 +1205,24 @@ show_figure(
     name="fig-bert-scores",
     caption="Three tasks after fine-tuning, on held-out texts. A dot is a "
     "seed, the bar their mean, the dashed line a rule without a network.",
-    alt="SCORESALT",
+    alt="Three dot plots of four arms: scratch, MLM, NSP random, NSP same. For "
+    "dates and names the three pre-trained arms lie together, far to the right "
+    "of scratch; for modules all arms lie close together.",
 )
 
 # %% [markdown]
+# The models have {glue:text}`bert-parameters:,` parameters. They began with
+# {glue:text}`bert-begin-steps:.0f` steps on short texts and went on with
+# {glue:text}`bert-pair-steps:.0f` on pairs; there are {glue:text}`bert-seeds:.0f` seeds.
+# {numref}`fig-bert-scores` shows the three tasks.
+#
 # SCORESTEXT
+#
+# ### Does B follow A?
+#
+# Now the second task by itself, on {glue:text}`bert-pairs-count:,` held-out pairs. Step 8 says what to
+# compare it with: a rule that counts the words which A and B have in common, with the best threshold
+# from training pairs, and reads nothing else.
 
 # %%
 pairs = {
@@ -1224,12 +1244,15 @@ for negatives in tasks.NEGATIVES:
     for arm in ("nsp-random", "nsp-same"):
         glue(f"bert-pairs-{arm}-{negatives}", pairs[arm, negatives].mean())
 glue("bert-pairs-count", settings["nsp_pairs"])
-NSPCHECKS
+
 
 # %% tags=["hide-input"]
 fig, ax = plt.subplots(figsize=(4.8, 2.9))
 for column, negatives in enumerate(tasks.NEGATIVES):
-    for shift, arm, color in [(-0.15, "nsp-random", "query"), (0.15, "nsp-same", "value")]:
+    for shift, arm, color in [
+        (-0.15, "nsp-random", "query"),
+        (0.15, "nsp-same", "value"),
+    ]:
         values = pairs[arm, negatives]
         ax.plot(
             [column + shift] * len(values),
@@ -1254,7 +1277,9 @@ show_figure(
     name="fig-bert-pairs",
     caption="Does B follow A? A dot is a seed; the line is a rule that only "
     "counts the words which both texts have. Dotted: guessing.",
-    alt="PAIRSALT",
+    alt="Accuracies for two kinds of negatives. With random negatives the line "
+    "of the rule lies above the dots of the models; with negatives from the "
+    "same document everything lies close to one half.",
 )
 
 # %% [markdown]
@@ -1262,9 +1287,19 @@ show_figure(
 #
 # :::{admonition} The papers say
 # :class: paper
-# {cite:t}`devlin2019` report that NSP helps on pairs of sentences (§5.1, Table 5: 1.0 to 4.0 points
-# PLACEHOLDER
+# {cite:t}`devlin2019` (§5.1, Table 5) find that without NSP a model of BERT-base's size loses on QNLI,
+# MNLI and SQuAD. {cite:t}`liu2019` (§4.2) train longer and with other inputs, whole blocks of text
+# without the second loss, and match or slightly improve the results. {cite:t}`lan2020` (§3.1) name a
+# reason: with random negatives the task mixes the topic with coherence, and the topic is the easier
+# part. They predict the order of two texts instead.
 # :::
+#
+# ### What the kept and the random tokens did
+#
+# The recorded run also trained the first part with masks alone, 100/0/0, with the same seeds. Three
+# numbers on held-out text: the loss at hidden characters; the loss of the original where a random
+# character stands in its place, a *typo*; and how many characters of an untouched text the
+# model names rightly, though each stands in its input.
 
 # %%
 parts = {
@@ -1283,7 +1318,7 @@ for name, found in parts.items():
     short = name.partition("/")[0]
     for key, values in found.items():
         glue(f"bert-parts-{short}-{key.replace('_', '-')}", values.mean())
-PARTSCHECKS
+
 
 # %% [markdown]
 # PARTSTEXT
@@ -1303,7 +1338,7 @@ PARTSCHECKS
 
 # %%
 class TwoOneWay(nn.Module):
-    """Logits for the word at t: a model of what is before it, plus one of what is behind."""
+    """Logits for the word at t: a model of what is before it, plus one behind."""
 
     def __init__(self, d, V):
         super().__init__()
@@ -1496,9 +1531,10 @@ grade("ex-bert-segments", segments)
 # ```
 # *Difficulty ●○○ · 10 minutes*
 #
-# Write `corrupt(ids, chosen, u, words, mask_id)`: of the chosen tokens, those with `u` below .8
-# become `mask_id`, those from .8 to below .9 the word in `words`, and all others stay. All tensors are (B, n); `u`
-# is uniform on [0, 1). Return a new tensor.
+# Write `corrupt(ids, chosen, u, words, mask_id)`: of the chosen tokens, the share that
+# {cite:t}`devlin2019` (§3.1) mask, with `u` below .8, becomes `mask_id`; those from .8 to below .9
+# become the word in `words`; all others stay. All tensors are (B, n); `u` is uniform on [0, 1). Return
+# a new tensor.
 #
 # ```{dropdown} Hint
 # One draw `u` for both decisions, not two. `torch.where` returns a new tensor.
@@ -1717,9 +1753,9 @@ grade("ex-bert-span", best_span)
 # - Hiding one word at a time is a pseudo-likelihood {eq}`eq-bert-pseudo`: lower than the
 #   likelihood's loss {eq}`eq-bert-entropy`, and not comparable with it. Several hidden words are guessed
 #   independently, at a cost that no training removes {eq}`eq-bert-independent`.
-# - 12 % of all tokens are masked, 1.5 % random, 1.5 % kept {eq}`eq-bert-shares`. Where a visible word has
-#   a label, the best answer weighs how well it fits against one in $V$ {eq}`eq-bert-visible`: so the
-#   model has to know the context everywhere.
+# - Of all tokens a few are masked, fewer random, and as few kept {eq}`eq-bert-shares`. Where a visible
+#   word has a label, the best answer weighs how well it fits against one in $V$
+#   {eq}`eq-bert-visible`: so the model has to know the context everywhere.
 # - The loss is a mean over chosen tokens. Microbatches are to be added up as sums
 #   {eq}`eq-bert-accumulate`.
 # - The best answer to “does B follow A” is the mutual information of the two texts

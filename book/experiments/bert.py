@@ -37,10 +37,10 @@ SETTINGS = {
     "num_labels": 24,
     "d_model": 48,
     "layers": 2,
-    "begin_steps": 700,
+    "begin_steps": 600,
     "begin_length": 32,
-    "pair_steps": 400,
-    "fine_tune_steps": {"modules": 150, "names": 200, "dates": 100},
+    "pair_steps": 300,
+    "fine_tune_steps": {"modules": 100, "names": 120, "dates": 80},
     "nsp_pairs": 2000,
 }
 

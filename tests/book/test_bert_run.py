@@ -1,5 +1,6 @@
 """The recorded run that chapter 11_bert shows: it is whole, and its command can be run."""
 
+import functools
 import importlib.util
 import json
 from pathlib import Path
@@ -48,8 +49,10 @@ def tiny(run, monkeypatch):
     monkeypatch.setattr(run, "SEEDS", [0])
     for name in ("modules", "dates"):
         monkeypatch.setattr(bert_tasks, name, few(getattr(bert_tasks, name)))
-    # its texts take seconds to parse: test_bert_tasks.py does that
-    monkeypatch.setattr(bert_tasks, "names", bert_tasks.modules)
+    # Its texts take seconds to parse; test_bert_tasks.py tests it on a few.
+    monkeypatch.setattr(bert_tasks, "names", lambda corpus, num_labels: bert_tasks.dates(corpus))
+    judge = functools.partial(bert_tasks.at_masks_and_elsewhere, count=20)
+    monkeypatch.setattr(bert_tasks, "at_masks_and_elsewhere", judge)
     threads = torch.get_num_threads()
     yield run
     torch.set_num_threads(threads)
