@@ -1296,7 +1296,7 @@ show_figure(
 #
 # ### What the kept and the random tokens did
 #
-# The recorded run also trained the first part with masks alone, 100/0/0, with the same seeds. Three
+# The recorded run also trained the first part with masks alone, with the same seeds. Three
 # numbers on held-out text: the loss at hidden characters; the loss of the original where a random
 # character stands in its place, a *typo*; and how many characters of an untouched text the
 # model names rightly, though each stands in its input.

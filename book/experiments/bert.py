@@ -40,7 +40,7 @@ SETTINGS = {
     "begin_steps": 600,
     "begin_length": 32,
     "pair_steps": 300,
-    "fine_tune_steps": {"modules": 100, "names": 120, "dates": 80},
+    "fine_tune_steps": {"modules": 60, "names": 100, "dates": 80},
     "nsp_pairs": 2000,
 }
 
