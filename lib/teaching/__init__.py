@@ -19,7 +19,7 @@ from lib.teaching.exercises import diagnose, grade
 from lib.teaching.figures import COLORS, INK, heatmap, new_figure, show_figure, use_style
 from lib.teaching.outputs import glue
 from lib.teaching.progress import Progress
-from lib.teaching.session import start
+from lib.teaching.session import official, start
 
 __all__ = [
     "COLORS",
@@ -37,6 +37,7 @@ __all__ = [
     "grade",
     "heatmap",
     "new_figure",
+    "official",
     "show_figure",
     "start",
     "use_style",
