@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -34,22 +35,39 @@ RESULTS = Path(__file__).with_suffix(".json")
 COMMAND = "python book/experiments/vision_transformer.py"
 VIT = {"d_model": 32, "num_layers": 2, "num_heads": 4, "d_ff": 64, "init_std": 0.2}
 CNN = {"channels": [24, 24, 48]}
-TRAINING = {"steps": 500, "batch": 32, "rates": [1e-3, 3e-3, 1e-2], "tuned_on": [100, 1000]}
+TRAINING = {
+    "steps": 500,
+    "long_steps": 1500,
+    "batch": 32,
+    "rates": [1e-3, 3e-3, 1e-2],
+    "tuned_on": [100, 1000],
+}
 SIZES = [50, 100, 200, 400, 800, 1297]
 SEEDS = [0, 1, 2, 3, 4]
 TUNING_SEEDS = [10, 11]
 HELD_OUT = 500  # images of the test; with as many, 1,297 are left
 PATCH, SIDE = 2, 4  # pixels on the side of a patch, patches on the side of an image
 
-# name: which model, are patches shuffled, are training images moved by up to a pixel, at which n
-ARMS: dict[str, tuple[str, bool, bool, list[int] | None]] = {
-    "vit": ("vit", False, False, None),
-    "cnn": ("cnn", False, False, None),
-    "vit, shuffled": ("vit", True, False, None),
-    "cnn, shuffled": ("cnn", True, False, None),
-    "vit, no positions": ("bag", False, False, [-1]),
-    "vit, moved": ("vit", False, True, [2, -1]),
-    "cnn, moved": ("cnn", False, True, [2, -1]),
+
+@dataclass(frozen=True)
+class Arm:
+    model: str
+    shuffled: bool = False  # the patches of every image
+    moved: bool = False  # each training image, by up to a pixel, anew whenever it is drawn
+    long: bool = False  # more steps
+    all_sizes: bool = True  # or with all labels only
+
+
+ARMS = {
+    "vit": Arm("vit"),
+    "cnn": Arm("cnn"),
+    "vit, shuffled": Arm("vit", shuffled=True),
+    "cnn, shuffled": Arm("cnn", shuffled=True),
+    "vit, no positions": Arm("bag", all_sizes=False),
+    "vit, long": Arm("quiet", long=True, all_sizes=False),
+    "vit, long, moved": Arm("quiet", long=True, moved=True, all_sizes=False),
+    "cnn, long": Arm("cnn", long=True, all_sizes=False),
+    "cnn, long, moved": Arm("cnn", long=True, moved=True, all_sizes=False),
 }
 
 
@@ -61,6 +79,13 @@ def bag_of_patches() -> ViT:
     """The same without positions: they are zero, and stay so."""
     model = small_vit()
     nn.init.zeros_(model.embeddings.position).requires_grad_(False)
+    return model
+
+
+def quiet_places() -> ViT:
+    """The same, whose positions begin at ViT's own 0.02: what they are in the end, was learned."""
+    model = small_vit()
+    nn.init.normal_(model.embeddings.position, std=0.02)
     return model
 
 
@@ -81,7 +106,7 @@ def small_cnn() -> nn.Sequential:
     )
 
 
-MODELS = {"vit": small_vit, "bag": bag_of_patches, "cnn": small_cnn}
+MODELS = {"vit": small_vit, "bag": bag_of_patches, "quiet": quiet_places, "cnn": small_cnn}
 
 
 def shuffle_patches(images: Tensor, order: Tensor) -> Tensor:
@@ -96,22 +121,32 @@ def move(images: Tensor, down: int, right: int) -> Tensor:
     return padded[..., 1 - down : 9 - down, 1 - right : 9 - right]
 
 
+def move_each(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Each image moved by -1, 0 or 1 pixel down and right, all nine ways alike likely."""
+    ways = torch.randint(9, (len(images),), generator=generator)
+    result = torch.empty_like(images)
+    for way in range(9):
+        result[ways == way] = move(images[ways == way], way // 3 - 1, way % 3 - 1)
+    return result
+
+
 def train(
-    name: str, images: Tensor, labels: Tensor, *, seed: int, rate: float, moved: bool
+    arm: Arm, images: Tensor, labels: Tensor, *, seed: int, rate: float
 ) -> tuple[nn.Module, float]:
     """The model, trained, and the mean loss of its last 20 steps."""
     torch.manual_seed(seed)
-    model = MODELS[name]()
+    model = MODELS[arm.model]()
     generator = torch.Generator().manual_seed(seed)
 
     def batch_loss(step: int) -> Tensor:
         chosen = torch.randint(len(images), (TRAINING["batch"],), generator=generator)
         x = images[chosen]
-        if moved:  # the whole batch alike
-            x = move(x, *(torch.randint(3, (2,), generator=generator) - 1).tolist())
+        if arm.moved:
+            x = move_each(x, generator)
         return F.cross_entropy(model(x), labels[chosen])
 
-    losses = fit(model, batch_loss, steps=TRAINING["steps"], learning_rate=rate)
+    steps = TRAINING["long_steps" if arm.long else "steps"]
+    losses = fit(model, batch_loss, steps=steps, learning_rate=rate)
     return model.eval(), sum(losses[-20:]) / len(losses[-20:])
 
 
@@ -135,7 +170,9 @@ def main(path: Path = RESULTS) -> None:
     settings |= {"seeds": SEEDS, "tuning_seeds": TUNING_SEEDS}
     results = {
         "images_sha256": data.sha256,
-        "parameters": {k: sum(p.numel() for p in make().parameters()) for k, make in MODELS.items()},
+        "parameters": {
+            k: sum(p.numel() for p in make().parameters()) for k, make in MODELS.items()
+        },
         "tuning": {},
         "rates": {},
         "arms": {},
@@ -144,7 +181,7 @@ def main(path: Path = RESULTS) -> None:
     before = 0.0
     if path.exists():
         old = json.loads(path.read_text(encoding="utf-8"))
-        same = all(old["settings"][k] == v for k, v in settings.items() if k != "seeds")
+        same = {**old["settings"], "seeds": SEEDS} == settings
         if same and old["results"]["images_sha256"] == data.sha256:
             results, before = old["results"], old["seconds"]
     began = time.process_time()
@@ -171,43 +208,42 @@ def main(path: Path = RESULTS) -> None:
                 for seed in TUNING_SEEDS:
                     order = torch.randperm(cut, generator=torch.Generator().manual_seed(seed))[:n]
                     x, y = data.train[order], data.train_labels[order]
-                    model, _ = train(name, x, y, seed=seed, rate=rate, moved=False)
+                    model, _ = train(ARMS[name], x, y, seed=seed, rate=rate)
                     found.append(accuracy(model, data.train[cut:], data.train_labels[cut:]))
             results["tuning"][key] = found
             print(f"{key:12}", " ".join(f"{a:.3f}" for a in found), flush=True)
             save()
         means = {r: sum(results["tuning"][f"{name} {r:g}"]) for r in TRAINING["rates"]}
         results["rates"][name] = max(means, key=means.get)
-    results["rates"]["bag"] = results["rates"]["vit"]
+    results["rates"]["bag"] = results["rates"]["quiet"] = results["rates"]["vit"]
 
     for seed in SEEDS:
         generator = torch.Generator().manual_seed(1000 + seed)
         order = torch.randperm(len(data.train), generator=generator)
         patches = torch.randperm(SIDE * SIDE, generator=generator)
-        for arm, (name, shuffled, moved, where) in ARMS.items():
-            for n in SIZES if where is None else [SIZES[i] for i in where]:
-                key = f"{arm}, {n}"
+        for name, arm in ARMS.items():
+            for n in SIZES if arm.all_sizes else SIZES[-1:]:
+                key = f"{name}, {n}"
                 runs = results["arms"].setdefault(key, [])
                 if len(runs) > SEEDS.index(seed):
                     continue
+
+                def change(x: Tensor, arm: Arm = arm, patches: Tensor = patches) -> Tensor:
+                    return shuffle_patches(x, patches) if arm.shuffled else x
+
                 x, y = data.train[order[:n]], data.train_labels[order[:n]]
-                change = lambda z: shuffle_patches(z, patches) if shuffled else z  # noqa: E731
-                rate = results["rates"][name]
-                model, loss = train(name, change(x), y, seed=seed, rate=rate, moved=moved)
-                test = data.validation
-                elsewhere = [
-                    accuracy(model, change(move(test, 0, s)), data.validation_labels)
-                    for s in (-1, 1)
-                ]
+                rate = results["rates"][arm.model]
+                model, loss = train(arm, change(x), y, seed=seed, rate=rate)
+                test, wanted = data.validation, data.validation_labels
+                aside = [accuracy(model, change(move(test, 0, s)), wanted) for s in (-1, 1)]
                 run = {
-                    "accuracy": accuracy(model, change(test), data.validation_labels),
-                    "one_pixel_aside": sum(elsewhere) / 2,
+                    "accuracy": accuracy(model, change(test), wanted),
+                    "one_pixel_aside": sum(aside) / 2,
                     "training_loss": round(loss, 5),
                 }
                 runs.append(run)
-                if name == "vit" and n == max(SIZES) and not moved:
-                    entry = {"similarity": similarity(model), "order": patches.tolist()}
-                    results["positions"].setdefault(arm, []).append(entry)
+                if arm.model == "quiet":
+                    results["positions"].setdefault(name, []).append(similarity(model))
                 print(f"{seed}  {key:28}{run['accuracy']:.3f}", flush=True)
                 save()
 
