@@ -36,9 +36,7 @@ import sys
 from pathlib import Path
 
 here = Path.cwd()
-root = next(
-    p for p in (here, *here.parents) if (p / "lib" / "attention.py").exists()
-)
+root = next(p for p in (here, *here.parents) if (p / "lib" / "attention.py").exists())
 sys.path.insert(0, str(root))
 
 # %% tags=["hide-input"]
@@ -132,9 +130,7 @@ print(f"{len(images):,} training and {len(test)} test images of {images[0].shape
 
 # %% tags=["hide-input"]
 digit = images[int((labels == 2).nonzero()[0])].cpu()  # (1, 8, 8)
-fig, axes = plt.subplots(
-    1, 2, figsize=(5.1, 2.9), gridspec_kw={"width_ratios": [1.6, 1]}
-)
+fig, axes = plt.subplots(1, 2, figsize=(5.1, 2.9), gridspec_kw={"width_ratios": [1.6, 1]})
 heatmap(axes[0], digit[0], vmin=0, vmax=1)
 for edge in (1.5, 3.5, 5.5):
     axes[0].axhline(edge, color=COLORS["key"], linewidth=1.2)
@@ -299,6 +295,7 @@ check("stride P: each in one", F.fold(apart, (H, W), P, stride=P), 1.0)
 # $$
 # M_{\text{embed}} = N \cdot CP^2 \cdot d = HW \cdot C \cdot d .
 # $$ (eq-vision-transformer-embed)
+
 
 # %%
 def layer_cost(n, d):
@@ -478,9 +475,7 @@ fixed, fixed_twin = copy.deepcopy(model), copy.deepcopy(model)
 for one in (fixed, fixed_twin):
     one.embeddings.position.requires_grad_(False)
 losses = train_a_little(fixed, some, some_labels)
-twin_losses = train_a_little(
-    fixed_twin, shuffle_patches(some, order), some_labels
-)
+twin_losses = train_a_little(fixed_twin, shuffle_patches(some, order), some_labels)
 gap = max(abs(a - b) for a, b in zip(losses, twin_losses, strict=True))
 glue("vit-fixed-gap", gap)
 check("a table that says where things are: another run", gap > 0.01)
@@ -636,7 +631,7 @@ check("moved by 1: others", (bag_of(one_on) - bag_of(here_)).abs().max() > 0.1)
 # layer, and set every weight by hand.
 
 # %%
-from lib.attention import MultiHeadAttention  # noqa: E402
+from lib.attention import MultiHeadAttention
 
 C, side, alpha = 3, 6, 50.0
 target = nn.Conv2d(C, C, 3, padding=1, padding_mode="replicate", bias=False)
@@ -678,10 +673,7 @@ far = (place[None, None] - place[None, :, None] -
        torch.tensor(offsets)[:, None, None]).square().sum(-1)  # fmt: skip
 by_distance = torch.softmax(-0.5 * far, -1)  # a softer α, to see more than ones
 soft_query = torch.stack(
-    [
-        torch.cat([place + torch.tensor(o), -0.5 * torch.ones(n, 1)], -1)
-        for o in offsets
-    ]
+    [torch.cat([place + torch.tensor(o), -0.5 * torch.ones(n, 1)], -1) for o in offsets]
 )  # α = 1/2
 soft_key = torch.cat([place, squares], -1).expand(9, -1, -1)
 _, by_product = scaled_dot_product_attention(
@@ -774,9 +766,9 @@ G, G_new = 4, 7
 table = randn(G, G, 5)
 A = interpolation_matrix(G, G_new)
 by_sum = torch.einsum("yi,xj,ijd->yxd", A, A, table)
-by_torch = F.interpolate(
-    table.permute(2, 0, 1)[None], (G_new, G_new), mode="bilinear"
-)[0].permute(1, 2, 0)
+by_torch = F.interpolate(table.permute(2, 0, 1)[None], (G_new, G_new), mode="bilinear")[0].permute(
+    1, 2, 0
+)
 check("eq-vision-transformer-interpolation", by_sum, by_torch)
 check("rows sum to one", A.sum(-1), 1.0)
 steps = (A @ torch.arange(G, dtype=double)).diff()
@@ -816,18 +808,13 @@ def cut(image, P):
     found = []
     for top in range(0, len(image), P):
         for left in range(0, len(image[0]), P):
-            found.append(
-                [image[top + u][left + v] for u in range(P) for v in range(P)]
-            )
+            found.append([image[top + u][left + v] for u in range(P) for v in range(P)])
     return found
 
 
 by_hand = [[a + b for a, b in zip(class_token, position[0], strict=True)]]
 for t, patch in enumerate(cut(image, 2)):
-    features = [
-        sum(x * row[k] for x, row in zip(patch, E_by_hand, strict=True))
-        for k in range(2)
-    ]
+    features = [sum(x * row[k] for x, row in zip(patch, E_by_hand, strict=True)) for k in range(2)]
     token = [a + b for a, b in zip(features, position[t + 1], strict=True)]
     by_hand.append(token)
     print(f"patch {t}: {patch!s:16} features {features!s:14} token {token}")
@@ -885,7 +872,7 @@ check("a bare convolution drops a quarter and more", 1 - 36 / 64 > 0.4)
 # it, and both see the same images, in float64.
 
 # %%
-import transformers  # noqa: E402
+import transformers
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
@@ -897,9 +884,7 @@ reference = transformers.ViTForImageClassification(official_config).double()
 noise = torch.Generator().manual_seed(0)
 with torch.no_grad():
     for parameter in reference.parameters():  # or a bias of 0 would hide
-        parameter.copy_(
-            0.3 * torch.randn(parameter.shape, generator=noise, dtype=double)
-        )
+        parameter.copy_(0.3 * torch.randn(parameter.shape, generator=noise, dtype=double))
 reference = reference.eval()
 with tempfile.TemporaryDirectory() as folder:
     reference.save_pretrained(folder)
@@ -1100,10 +1085,7 @@ four_arms = ("cnn", "cnn, shuffled", "vit", "vit, shuffled")
 print(f"test accuracy in %, mean ± standard deviation over {count} seeds")
 print(f"{'':15}" + "".join(f"{n:>9}" for n in sizes))
 for arm in four_arms:
-    cells = [
-        f"{100 * of(arm, n).mean():.1f}±{100 * of(arm, n).std(ddof=1):.1f}"
-        for n in sizes
-    ]
+    cells = [f"{100 * of(arm, n).mean():.1f}±{100 * of(arm, n).std(ddof=1):.1f}" for n in sizes]
     print(f"{arm:15}" + "".join(f"{cell:>9}" for cell in cells))
     for n in (sizes[0], sizes[2], sizes[-1]):
         name = arm.replace(", ", "-")
@@ -1216,9 +1198,7 @@ print("test accuracy, mean ± standard deviation over seeds")
 print(f"{'':34}{'as they are':>14}{'one pixel aside':>17}")
 aside = {}
 for arm in ("cnn, long", "vit, long", "cnn, long, moved", "vit, long, moved"):
-    straight, off = (
-        of(arm, sizes[-1], what) for what in ("accuracy", "one_pixel_aside")
-    )
+    straight, off = (of(arm, sizes[-1], what) for what in ("accuracy", "one_pixel_aside"))
     aside[arm] = off
     note = "moved" if "moved" in arm else "as they are"
     print(
@@ -1280,10 +1260,7 @@ def cosines(position):
 
 dice = np.random.default_rng(0)
 untrained = np.array(
-    [
-        grid_correlation(cosines(torch.randn(1, 17, 32, generator=draw)))
-        for _ in range(300)
-    ]
+    [grid_correlation(cosines(torch.randn(1, 17, 32, generator=draw))) for _ in range(300)]
 )
 print(f"untrained tables          {untrained.mean():+.2f} ± {untrained.std():.2f}")
 tables, grids, below = {}, {}, {}
@@ -1291,10 +1268,7 @@ for arm in ("vit, long", "vit, long, moved"):
     tables[arm] = [np.array(m) for m in record["positions"][arm]]
     grids[arm] = np.array([grid_correlation(m) for m in tables[arm]])
     null = np.array(
-        [
-            [grid_correlation(m, dice.permutation(16)) for _ in range(1000)]
-            for m in tables[arm]
-        ]
+        [[grid_correlation(m, dice.permutation(16)) for _ in range(1000)] for m in tables[arm]]
     )
     below[arm] = (null <= grids[arm][:, None]).mean(1)  # (seeds,)
     note = "moved images" if "moved" in arm else "images as they are"
@@ -1322,9 +1296,7 @@ shown = mean_table.copy()
 np.fill_diagonal(shown, np.nan)
 limit = np.nanmax(np.abs(shown))
 for t, ax in enumerate(axes.flat):
-    mesh = heatmap(
-        ax, shown[t].reshape(4, 4), vmin=-limit, vmax=limit, cmap="PuOr"
-    )
+    mesh = heatmap(ax, shown[t].reshape(4, 4), vmin=-limit, vmax=limit, cmap="PuOr")
     ax.set(xticks=[], yticks=[])
 fig.colorbar(mesh, ax=axes, shrink=0.6, label="cosine of positions")
 show_figure(
@@ -1402,7 +1374,7 @@ for layer in (0, 1):
 glue("vit-distance-uniform", uniform)
 glue("vit-distance-min", after.min())
 glue("vit-distance-max", after.max())
-check("distances are distances", 0 < after.min() and after.max() < distance.max())
+check("distances are distances", after.min() > 0 and after.max() < distance.max())
 
 # %% tags=["hide-input"]
 chosen = int((test_labels == 4).nonzero()[0])
@@ -1444,3 +1416,449 @@ AttentionRows(
 # %% [markdown]
 # A map of weights is a fact about the computation, and no explanation of the answer; chapter 19 says
 # why.
+
+# %% [markdown]
+# ## Broken on purpose
+#
+# Three mistakes, five symptoms. All keep every shape, and most of them train.
+#
+# :::{admonition} Broken on purpose D46: reshape for patches
+# :class: broken
+# `x.reshape(B, N, -1)` has the right shape, $N$ vectors of $CP^2$ numbers. But a reshape moves
+# nothing: it cuts memory into pieces, and memory runs along the rows. Each “patch” of our digits is
+# then four pixels of one row. A model learns from these strips too, so the accuracy may not tell.
+# Not reading channels first is the same kind of mistake one size smaller: the right pixels, in
+# another order than the weights expect.
+# :::
+
+
+# %%
+def by_reshape(x, P):
+    return x.reshape(len(x), -1, x.shape[1] * P * P)
+
+
+def channels_last(x, P):
+    B, C, H, W = x.shape
+    x = x.reshape(B, C, H // P, P, W // P, P)
+    return x.permute(0, 2, 4, 3, 5, 1).reshape(B, -1, P * P * C)
+
+
+def pixels_are_in_their_patch(cut):
+    side, P = 8, 2
+    row, column = torch.arange(side)[:, None], torch.arange(side)
+    home = (row // P) * (side // P) + column // P  # (8, 8): its token
+    got = cut(home[None, None], P)[0]  # (N, P P)
+    wrong = (got != torch.arange(len(got))[:, None]).double().mean().item()
+    assert wrong == 0, f"{wrong:.0%} of the pixels stand in another patch's token"
+
+
+def a_checkpoint_keeps_its_meaning(cut):
+    x, K = torch.rand(2, 3, 8, 8, dtype=double), conv.weight.detach()
+    want = F.conv2d(x, K, stride=2).flatten(2).mT
+    gap = (cut(x, 2) @ K.flatten(1).T - want).abs().max() / want.abs().max()
+    assert gap < 1e-12, f"tokens are off by up to {gap:.0%} of the largest entry"
+
+
+catches("D46", pixels_are_in_their_patch, broken=by_reshape, fixed=patchify)
+catches(
+    "D46, channels last",
+    a_checkpoint_keeps_its_meaning,
+    broken=channels_last,
+    fixed=patchify,
+)
+
+# %% [markdown]
+# The comparison above ran the strips along: with {glue:text}`vit-few:.0f` labels they gave
+# {glue:text}`vit-live-vit-strips:.3f`, where squares gave {glue:text}`vit-live-vit-straight:.3f`.
+# A loss curve would not have shown it. **Fix:** the permutation in the middle of step 1, or
+# `F.unfold`, or the strided convolution; and a test that looks at *indices* and not at shapes.
+#
+# :::{admonition} Broken on purpose D47: places forgotten, or the wrong token read
+# :class: broken
+# The positions never get added: by {eq}`eq-vision-transformer-bag` the model is a bag of patches,
+# and a digit whose halves have been swapped is the same digit to it. Or all is there, and the
+# classifier reads the last token, where the class token used to be the first. Neither raises.
+# :::
+
+
+# %%
+def without_positions(model):
+    other = copy.deepcopy(model)
+    nn.init.zeros_(other.embeddings.position)
+    return other
+
+
+def halves_are_not_alike(model):
+    swapped = test.roll(4, 2)  # the lower half on top
+    with torch.no_grad():
+        change = (model(swapped) - model(test)).abs().max().item()
+    assert change > 0.1, f"swapping the halves moves logits by {change:.0e}"
+
+
+class ReadsTheLast(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return self.model.classifier(self.model.encode(x)[:, -1])
+
+
+def most_are_right(model):
+    share = accuracy(model, test)
+    assert share > 0.9, f"{share:.1%} of the test right"
+
+
+catches(
+    "D47",
+    halves_are_not_alike,
+    broken=without_positions(looked_at),
+    fixed=looked_at,
+)
+catches(
+    "D47, the wrong token",
+    most_are_right,
+    broken=ReadsTheLast(looked_at),
+    fixed=looked_at,
+)
+
+# %% [markdown]
+# *Trained* without positions, the recorded model reached {glue:text}`vit-bag:.3f`, and with them
+# {glue:text}`vit-rec-vit-1297:.3f`; it looks like a model that learns badly. **Fix:** add the table
+# after the class token has been put in front, read token 0, and test that the order of patches
+# matters.
+#
+# :::{admonition} Broken on purpose D52: pixels of another range
+# :class: broken
+# A model was trained on pixels from 0 to 1 and is given what the file holds, here whole numbers from
+# 0 to 16. Or it is given −1 to 1, as the published weights want, and was not trained so. The shapes
+# are right, the picture looks the same on the screen, and the model is confident.
+# :::
+
+
+# %%
+def as_trained(x):
+    return x
+
+
+def raw_counts(x):
+    return x * 16
+
+
+def minus_one_to_one(x):
+    return (x - 0.5) / 0.5
+
+
+def accuracy_survives(prepare):
+    with torch.no_grad():
+        chances = looked_at(prepare(test)).softmax(-1).max(-1).values
+    share = accuracy(looked_at, prepare(test))
+    assert share > 0.9, (
+        f"{share:.1%} of the test right, at a mean confidence of {chances.mean():.0%}"
+    )
+
+
+catches("D52", accuracy_survives, broken=raw_counts, fixed=as_trained)
+catches("D52, −1 to 1", accuracy_survives, broken=minus_one_to_one, fixed=as_trained)
+
+# %% [markdown]
+# **Fix:** keep the normalisation with the model, as a checkpoint's `preprocessor_config.json` does,
+# and measure the accuracy on a few known images before using it.
+
+# %% [markdown]
+# ## Exercises
+#
+# Replace the line that raises `NotImplementedError`, run the cell, and read the verdict: it names
+# the property that fails. The checkers try your function on inputs that you don't see.
+#
+# ```{exercise-start} Cut an image into patches
+# :label: ex-vision_transformer-patchify
+# ```
+# *Difficulty ●○○ · 10 minutes*
+#
+# Write `patchify(x, P)`: images (B, C, H, W) to patches (B, N, C·P·P), counted along the rows, each
+# patch channel by channel, without `unfold`.
+#
+# ```{dropdown} Hint
+# {eq}`eq-vision-transformer-index`: reshape each side into (quotient, remainder), permute, reshape.
+# ```
+
+
+# %% tags=["exercise-stub"]
+def patchify(x, P):
+    raise NotImplementedError
+
+
+grade("ex-vision_transformer-patchify", patchify)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-vision_transformer-patchify
+# :class: dropdown
+# ```
+
+
+# %% tags=["solution"]
+def patchify(x, P):
+    B, C, H, W = x.shape
+    x = x.reshape(B, C, H // P, P, W // P, P)
+    return x.permute(0, 2, 4, 1, 3, 5).reshape(B, -1, C * P * P)
+
+
+grade("ex-vision_transformer-patchify", patchify)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
+# ```{exercise-start} From matrix to kernel
+# :label: ex-vision_transformer-kernel
+# ```
+# *Difficulty ●○○ · 10 minutes*
+#
+# Someone trained the patch embedding as a matrix $E$, (C·P·P, d). Write `kernel(E, C, P)`: the
+# weight (d, C, P, P) of the convolution that does the same.
+#
+# ```{dropdown} Hint
+# {eq}`def-vision-transformer-weights`, read from left to right. Which axis of $E$ is the output?
+# ```
+
+
+# %% tags=["exercise-stub"]
+def kernel(E, C, P):
+    raise NotImplementedError
+
+
+grade("ex-vision_transformer-kernel", kernel)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-vision_transformer-kernel
+# :class: dropdown
+# ```
+
+
+# %% tags=["solution"]
+def kernel(E, C, P):
+    return E.T.reshape(-1, C, P, P)
+
+
+grade("ex-vision_transformer-kernel", kernel)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
+# ```{exercise-start} What does a layer cost?
+# :label: ex-vision_transformer-cost
+# ```
+# *Difficulty ●○○ · 10 minutes*
+#
+# Write `cost(H, W, P, d)`: the multiply-adds of one encoder layer on an image of $H \times W$, with
+# the class token and $d_{\text{ff}} = 4d$.
+#
+# ```{dropdown} Hint
+# How many tokens are there? Then {eq}`eq-vision-transformer-cost`.
+# ```
+
+
+# %% tags=["exercise-stub"]
+def cost(H, W, P, d):
+    raise NotImplementedError
+
+
+grade("ex-vision_transformer-cost", cost)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-vision_transformer-cost
+# :class: dropdown
+# ```
+
+
+# %% tags=["solution"]
+def cost(H, W, P, d):
+    n = H * W // P**2 + 1
+    return 12 * n * d**2 + 2 * n**2 * d
+
+
+grade("ex-vision_transformer-cost", cost)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
+# ```{exercise-start} Teach a trained ViT to read shuffled images
+# :label: ex-vision_transformer-shuffled
+# ```
+# *Difficulty ●●○ · 15 minutes*
+#
+# A ViT was trained on images as they are. Now all images come shuffled: their patch $t$ is patch
+# `order[t]` of the image. Write `positions(table, order)`: the table (1, 1 + N, d) with which the
+# same model gives the same logits, without any training.
+#
+# ```{dropdown} Hint
+# {eq}`eq-vision-transformer-together`: let the places go with the patches. Row 0 is nobody's place.
+# ```
+
+
+# %% tags=["exercise-stub"]
+def positions(table, order):
+    raise NotImplementedError
+
+
+grade("ex-vision_transformer-shuffled", positions)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-vision_transformer-shuffled
+# :class: dropdown
+# ```
+#
+# Token $1 + t$ now holds patch `order[t]`, so it needs that patch's old place.
+
+
+# %% tags=["solution"]
+def positions(table, order):
+    return torch.cat([table[:, :1], table[:, 1:][:, order]], dim=1)
+
+
+grade("ex-vision_transformer-shuffled", positions)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
+# ```{exercise-start} Positions for a larger image
+# :label: ex-vision_transformer-interpolate
+# ```
+# *Difficulty ●●○ · 20 minutes*
+#
+# Write `resize(table, G)`: a table (1, 1 + G₀², d) for G₀ × G₀ patches, to (1, 1 + G², d) for G × G.
+# Interpolate bilinearly between centres, as in step 8.
+#
+# ```{dropdown} Hint
+# `torch.nn.functional.interpolate(…, mode="bilinear")` does {eq}`eq-vision-transformer-interpolation`
+# on (1, d, G₀, G₀). Mind row 0, and which axis is which when you come back.
+# ```
+
+
+# %% tags=["exercise-stub"]
+def resize(table, G):
+    raise NotImplementedError
+
+
+grade("ex-vision_transformer-interpolate", resize)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-vision_transformer-interpolate
+# :class: dropdown
+# ```
+
+
+# %% tags=["solution"]
+def resize(table, G):
+    first, places = table[:, :1], table[:, 1:]
+    old = math.isqrt(places.shape[1])
+    grid = places.mT.reshape(1, -1, old, old)  # (1, d, G₀, G₀)
+    grid = torch.nn.functional.interpolate(grid, (G, G), mode="bilinear")
+    return torch.cat([first, grid.flatten(2).mT], dim=1)
+
+
+grade("ex-vision_transformer-interpolate", resize)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
+# ```{exercise-start} A head that looks aside
+# :label: ex-vision_transformer-head
+# ```
+# *Difficulty ●●● · 20 minutes*
+#
+# Write `queries_and_keys(side, offset, alpha)`: for an image of side × side pixels, a token each,
+# counted along the rows, two matrices (n, 3) of queries and keys such that `softmax(Q @ K.T)` has
+# the weights of {eq}`def-vision-transformer-scores`. No division by a root: it is in your hands.
+#
+# ```{dropdown} Hint
+# {eq}`eq-vision-transformer-quadratic` has both vectors. What is left out is the same for all keys.
+# ```
+
+
+# %% tags=["exercise-stub"]
+def queries_and_keys(side, offset, alpha):
+    raise NotImplementedError
+
+
+grade("ex-vision_transformer-head", queries_and_keys)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-vision_transformer-head
+# :class: dropdown
+# ```
+
+
+# %% tags=["solution"]
+def queries_and_keys(side, offset, alpha):
+    axis = torch.arange(side, dtype=torch.float64)
+    place = torch.cartesian_prod(axis, axis)  # (n, 2)
+    ones = torch.ones(side**2, 1, dtype=torch.float64)
+    wanted = place + torch.tensor(offset, dtype=torch.float64)
+    query = alpha * torch.cat([2 * wanted, -ones], dim=1)
+    key = torch.cat([place, place.square().sum(1, keepdim=True)], dim=1)
+    return query, key
+
+
+grade("ex-vision_transformer-head", queries_and_keys)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+
+# %% [markdown]
+# ## Summary
+#
+# - An image is cut into $N = HW/P^2$ patches {eq}`def-vision-transformer-patches`. The cut is a
+#   reordering {eq}`eq-vision-transformer-index`, and with the linear map behind it it is one
+#   convolution with stride $P$ {eq}`eq-vision-transformer-conv`.
+# - Half the patch size is four times the tokens and sixteen times the attention
+#   {eq}`eq-vision-transformer-count`, {eq}`eq-vision-transformer-cost`.
+# - Without positions a ViT is a bag of patches {eq}`eq-vision-transformer-bag`. With learned ones it
+#   takes any fixed order for the grid, in use {eq}`eq-vision-transformer-together` and through
+#   training {eq}`eq-vision-transformer-training`.
+# - A convolution is the linear map that is equivariant to moves and local
+#   {eq}`eq-vision-transformer-translation`, {eq}`eq-vision-transformer-circulant`,
+#   {eq}`eq-vision-transformer-receptive`. Attention can be one, with a head for each offset
+#   {eq}`eq-vision-transformer-attention`.
+# - Positions can be interpolated to another size {eq}`eq-vision-transformer-interpolation`.
+# - On 8 × 8 digits a CNN of the same size is ahead of the ViT from 50 labels to 1,297, most where
+#   they are few. Shuffled patches cost the CNN some of it, and the ViT nothing.
+# - A grid appears in the positions when the training images move, and not when they don't: it is
+#   learned from the data.
+#
+# ## Sources
+#
+# - {cite:t}`dosovitskiy2021`, §3.1: the model, equations 1 to 4, and what it assumes; §3.2: fine-tuning
+#   and interpolation at higher resolution; §4.3: size of the pre-training data; §4.5 and Figure 7:
+#   filters, similarity of positions, distance of attention. Appendix D compares ways of telling
+#   positions: all that tell them do about alike, and none at all is clearly worse.
+# - {cite:t}`cordonnier2019`: attention with enough heads can express any convolution, by the quadratic
+#   encoding of step 7. (The paper adds a term for relative positions to the scores; that absolute
+#   positions of four features do as well is our remark.)
+# - {cite:t}`lecun1998`: convolutional networks, for handwritten digits.
+# - {cite:t}`touvron2021`: a ViT trained on ImageNet alone, with augmentation and a convolutional teacher.
+# - {cite:t}`alpaydin1998`: the digits, in the UCI repository and in scikit-learn.
