@@ -44,6 +44,7 @@ TRAINING = {
 }
 SIZES = [50, 100, 200, 400, 800, 1297]
 SEEDS = [0, 1, 2, 3, 4]
+PAIRS = {"seeds": list(range(100, 120)), "size": 200}  # straight and shuffled ViTs, many of them
 TUNING_SEEDS = [10, 11]
 HELD_OUT = 500  # images of the test; with as many, 1,297 are left
 PATCH, SIDE = 2, 4  # pixels on the side of a patch, patches on the side of an image
@@ -167,7 +168,7 @@ def main(path: Path = RESULTS) -> None:
     torch.set_num_threads(1)
     data = digits(0, HELD_OUT / 1797)
     settings = {**TRAINING, "vit": VIT, "cnn": CNN, "sizes": SIZES, "held_out": HELD_OUT}
-    settings |= {"seeds": SEEDS, "tuning_seeds": TUNING_SEEDS}
+    settings |= {"seeds": SEEDS, "tuning_seeds": TUNING_SEEDS, "pairs": PAIRS}
     results = {
         "images_sha256": data.sha256,
         "parameters": {
@@ -177,6 +178,7 @@ def main(path: Path = RESULTS) -> None:
         "rates": {},
         "arms": {},
         "positions": {},
+        "pairs": [],
     }
     before = 0.0
     if path.exists():
@@ -217,10 +219,14 @@ def main(path: Path = RESULTS) -> None:
         results["rates"][name] = max(means, key=means.get)
     results["rates"]["bag"] = results["rates"]["quiet"] = results["rates"]["vit"]
 
-    for seed in SEEDS:
+    def draw(seed: int) -> tuple[Tensor, Tensor]:
+        """The order of the training images, and of the patches in the shuffled arms."""
         generator = torch.Generator().manual_seed(1000 + seed)
-        order = torch.randperm(len(data.train), generator=generator)
-        patches = torch.randperm(SIDE * SIDE, generator=generator)
+        images = torch.randperm(len(data.train), generator=generator)
+        return images, torch.randperm(SIDE * SIDE, generator=generator)
+
+    for seed in SEEDS:
+        order, patches = draw(seed)
         for name, arm in ARMS.items():
             for n in SIZES if arm.all_sizes else SIZES[-1:]:
                 key = f"{name}, {n}"
@@ -246,6 +252,19 @@ def main(path: Path = RESULTS) -> None:
                     results["positions"].setdefault(name, []).append(similarity(model))
                 print(f"{seed}  {key:28}{run['accuracy']:.3f}", flush=True)
                 save()
+
+    for seed in PAIRS["seeds"][len(results["pairs"]) :]:
+        order, patches = draw(seed)
+        chosen = order[: PAIRS["size"]]
+        x, y, rate = data.train[chosen], data.train_labels[chosen], results["rates"]["vit"]
+        straight, _ = train(ARMS["vit"], x, y, seed=seed, rate=rate)
+        x, test = shuffle_patches(x, patches), shuffle_patches(data.validation, patches)
+        shuffled, _ = train(ARMS["vit, shuffled"], x, y, seed=seed, rate=rate)
+        pair = [accuracy(straight, data.validation, data.validation_labels)]
+        pair.append(accuracy(shuffled, test, data.validation_labels))
+        results["pairs"].append(pair)
+        print(f"{seed}  pair {pair[0]:.3f} {pair[1]:.3f}", flush=True)
+        save()
 
 
 if __name__ == "__main__":
