@@ -3,6 +3,7 @@
 import importlib.util
 import itertools
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,10 @@ TINY = {"steps": 3, "long_steps": 4, "batch": 4, "rates": [1e-3, 3e-3], "tuned_o
 
 
 @pytest.fixture
-def run():
+def run(monkeypatch):
     spec = importlib.util.spec_from_file_location("vision_transformer_run", SCRIPT)
     module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)  # a dataclass looks its module up
     spec.loader.exec_module(module)
     return module
 

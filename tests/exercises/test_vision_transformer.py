@@ -114,7 +114,7 @@ WRONG = {
         "patches along the columns": (_patchify((0, 4, 2, 1, 3, 5)), "patch 1: got"),
         "axes as unfold leaves them": (lambda x, P: F.unfold(x, P, stride=P), "(2, 12, 6)"),
         "stride one": (lambda x, P: F.unfold(x, P).mT, "(2, 15, 12)"),
-        "height for width": (_as_square, "squares of"),
+        "height for width": (_as_square, "pixels of patch 0, sorted: got 4"),
         "for patches of two": (_P_is_two, "patchify(x, 3)"),
     },
     "ex-vision_transformer-kernel": {
@@ -125,7 +125,7 @@ WRONG = {
         ),
         "rows for columns": (
             lambda E, C, P: E.T.reshape(-1, C, P, P).mT,
-            "kernel 1, flattened: got 10",
+            "kernel 1, flattened: got 11 at index (1,), want 6",
         ),
         "as a linear layer stores it": (lambda E, C, P: E.T, "got shape (5, 12)"),
         "one more": (lambda E, C, P: E.T.reshape(-1, C, P, P) + 1, "sorted: got 2"),
@@ -136,10 +136,10 @@ WRONG = {
     },
     "ex-vision_transformer-cost": {
         "no class token": (_cost(token=0), "for 16 tokens"),
-        "scores only": (_cost(width=0), "got 1.85e+04"),
-        "no feed-forward layer": (_cost(width=4), "got 8.81e+04"),
-        "multiplications twice": (_cost(attention=4, width=24), "got 4.55e+05"),
-        "once over all pairs": (_cost(attention=1), "got 2.18e+05"),
+        "scores only": (_cost(width=0), "got 18496, want 227392"),
+        "no feed-forward layer": (_cost(width=4), "got 88128"),
+        "multiplications twice": (_cost(attention=4, width=24), "got 454784"),
+        "once over all pairs": (_cost(attention=1), "got 218144"),
         "square images": (_cost(square=True), "cost(12, 30, 3, 7)"),
     },
     "ex-vision_transformer-shuffled": {
@@ -166,10 +166,10 @@ WRONG = {
         "to the left": (_head(sign=-1), "looks at the left"),
         "itself": (_head(sign=0), "looks at itself"),
         "x before y": (_head(swap=True), "looks at below"),
-        "without the square": (_head(square=False), "looks at: got 15"),
+        "without the square": (_head(square=False), "row 1, column 1 looks at: got 15"),
         "without the two": (_head(scale=1), "got a blur"),
         "α forgotten": (_head(alpha_of=lambda a: 30.0), "weights at α = 0.3"),
-        "α squared": (_head(alpha_of=lambda a: a * a), "index (0, 1)"),
+        "α squared": (_head(alpha_of=lambda a: a * a), "got 0.130381"),
         "one step at most": (_head(limit=1), "weights for (2, -2)"),
         "four features": (
             lambda side, offset, alpha: (torch.zeros(side**2, 4), torch.zeros(side**2, 4)),
