@@ -1,5 +1,4 @@
-"""Drawings of matrix products, boxes to scale, and of networks: coloured as in the whole book."""
-"""Drawings of matrix products, to scale, and of residual blocks, in the colours of the book."""
+"""Drawings of matrix products (boxes to scale), networks and residual blocks, in the book's colours."""
 
 from __future__ import annotations
 
@@ -115,6 +114,8 @@ def network(
     ax.set(xlim=(-0.4, widest - 0.6), ylim=(-0.4, len(rows) - 0.6))
     ax.set_aspect("equal")
     ax.axis("off")
+
+
 def residual_block(ax: Axes, sublayers: Sequence[str], *, norm: str) -> None:
     """Draw a Transformer block from bottom to top: a stream, and one branch a sublayer.
 

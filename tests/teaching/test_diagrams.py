@@ -5,8 +5,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
 
-from lib.teaching.diagrams import Matrix, matrix_products, network
-from lib.teaching.diagrams import Matrix, matrix_products, residual_block
+from lib.teaching.diagrams import Matrix, matrix_products, network, residual_block
 
 LEFT = Matrix("A", "m", "k", 2.0, 1.0, "#0072B2")
 RIGHT = Matrix("B", "k", "n", 1.0, 3.0, "#D55E00")
@@ -82,6 +81,8 @@ def test_a_network_has_a_circle_and_a_name_for_each_node_and_an_arrow_for_each_e
 def test_a_network_draws_no_way_that_is_not_there(ax, edges, path, message):
     with pytest.raises(ValueError, match=message):
         network(ax, [["a", "b"], ["c", "d"]], edges, path=path)
+
+
 def norms_and_sums(ax):
     """Of each LN: whether it is on the stream; the heights of norms, sublayers and sums."""
     norms = [t.get_position() for t in ax.texts if t.get_text() == "LN"]
