@@ -1,4 +1,4 @@
-"""Drawings of matrix products (boxes to scale), networks and residual blocks, in the book's colours."""
+"""Drawings of matrix products, to scale, networks and residual blocks, in the book's colours."""
 
 from __future__ import annotations
 
