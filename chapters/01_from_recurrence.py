@@ -3,7 +3,7 @@
 #   accelerator: GPU
 #   book:
 #     question: >-
-#       To read the last word of a sentence you must remember the first. For thirty years networks
+#       To read the last word of a sentence you must remember the first. For decades networks
 #       read one word after the other, and forgot. What exactly is lost on the way, why, and what
 #       does it cost to look straight back instead?
 #     goals:
@@ -824,6 +824,11 @@ curves = {
     "tanh, inputs 0.1": torch.stack([log_norms(s, 0.1) for s in factors]),
     "linear": torch.stack([places * math.log10(s) for s in factors]),
 }
+check(
+    "linear: the slope is log σ",
+    curves["linear"][0],
+    [k * math.log10(0.5) for k in range(1, 51)],
+)
 CurveExplorer(
     places,
     factors,
@@ -851,11 +856,6 @@ CurveExplorer(
     value=1.0,
     at=25,
     name="recurrence-gradient",
-)
-check(
-    "linear: the slope is log σ",
-    curves["linear"][0],
-    [k * math.log10(0.5) for k in range(1, 51)],
 )
 
 # %% [markdown]
@@ -1383,46 +1383,22 @@ spans = {
 }
 print("n = 28, k = 3, r = 7           layer's cost  in a row        path")
 print("                               paper        paper here   paper    here")
-for name, cost, row, here, path, span in [
-    ("self-attention", "n²d", "O(1)", chains[32][3], "O(1)", 1),
-    (
-        "recurrent",
-        "nd²",
-        "O(n)",
-        chains[32][0],
-        "O(n)",
-        states_on_the_way(27, 0, 28),
-    ),
-    (
-        "convolution, dilated",
-        "knd²",
-        "O(1)",
-        chains[32][2],
-        "O(log n)",
-        spans["dilated"],
-    ),
-    (
-        "convolution, contiguous",
-        "knd²",
-        "O(1)",
-        chains[32][2],
-        "O(n/k)",
-        spans["one by one"],
-    ),
-    (
-        "self-attention, r",
-        "rnd",
-        "O(1)",
-        chains[32][3],
-        "O(n/r)",
-        spans["restricted"],
-    ),
-]:
+state, _, conv, pairs = chains[32]
+plain, dilated, near = spans.values()
+between = states_on_the_way(27, 0, 28)
+table = [
+    ("self-attention", "n²d", "O(1)", pairs, "O(1)", 1),
+    ("recurrent", "nd²", "O(n)", state, "O(n)", between),
+    ("convolution, dilated", "knd²", "O(1)", conv, "O(log n)", dilated),
+    ("convolution, contiguous", "knd²", "O(1)", conv, "O(n/k)", plain),
+    ("self-attention, r", "rnd", "O(1)", pairs, "O(n/r)", near),
+]
+for name, cost, row, here, path, span in table:
     print(f"{name:31}{cost:13}{row:7}{here:4}   {path:9}{span:4}")
 check("contiguous: ⌈27/2⌉ layers", spans["one by one"], math.ceil(27 / 2))
 check("dilated: ⌈log₃ 28⌉ layers", spans["dilated"], math.ceil(math.log(28, 3)))
 check("restricted: ⌈27/6⌉ layers", spans["restricted"], math.ceil(27 / (r - 1)))
-check("recurrent: 27 states", states_on_the_way(27, 0, 28), 27)
+check("recurrent: 27 states", between, 27)
 
 # %% [markdown]
 # (“In a row” is measured at $n = 32$. The paper's log is to the base $k$. Our restricted attention
@@ -1869,8 +1845,8 @@ show_figure(
 # here speaks about those. A step took the recurrences {glue:text}`recurrence-text-rnn-ms:.0f` (plain)
 # and {glue:text}`recurrence-text-lstm-ms:.0f` (LSTM) milliseconds of the processor, convolutions
 # {glue:text}`recurrence-text-convolution-ms:.0f`, attention
-# {glue:text}`recurrence-text-attention-ms:.0f`: at equal parameters, but not at equal operations,
-# since a layer's cost is not in its parameters alone.
+# {glue:text}`recurrence-text-attention-ms:.0f`. Equal parameters are not
+# equal time.
 #
 # ### A letter from far away
 #
