@@ -206,8 +206,8 @@ show_figure(
 # :class: remark
 # That is a claim in two parts. The lengths can be counted, and we count them (step 3). That short
 # paths make learning *easier* is about training; steps 4 to 7 derive one reason, and the section on
-# real data asks whether it shows. It shows where something far away is needed. It hardly shows where
-# most of what is needed is near.
+# real data asks whether it shows. It shows clearly where something far away is needed, and much
+# less where most of what is needed is near.
 # :::
 
 # %% [markdown]
