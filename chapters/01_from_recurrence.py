@@ -3,7 +3,7 @@
 #   accelerator: GPU
 #   book:
 #     question: >-
-#       To read the last word of a sentence you must remember the first. For thirty years networks
+#       To read the last word of a sentence you must remember the first. For decades networks
 #       read one word after the other, and forgot. What exactly is lost on the way, why, and what
 #       does it cost to look straight back instead?
 #     goals:
@@ -206,8 +206,8 @@ show_figure(
 # :class: remark
 # That is a claim in two parts. The lengths can be counted, and we count them (step 3). That short
 # paths make learning *easier* is about training; steps 4 to 7 derive one reason, and the section on
-# real data asks whether it shows. It shows where something far away is needed. It hardly shows where
-# most of what is needed is near.
+# real data asks whether it shows. It shows clearly where something far away is needed, and much
+# less where most of what is needed is near.
 # :::
 
 # %% [markdown]
@@ -824,6 +824,11 @@ curves = {
     "tanh, inputs 0.1": torch.stack([log_norms(s, 0.1) for s in factors]),
     "linear": torch.stack([places * math.log10(s) for s in factors]),
 }
+check(
+    "linear: the slope is log σ",
+    curves["linear"][0],
+    [k * math.log10(0.5) for k in range(1, 51)],
+)
 CurveExplorer(
     places,
     factors,
@@ -851,11 +856,6 @@ CurveExplorer(
     value=1.0,
     at=25,
     name="recurrence-gradient",
-)
-check(
-    "linear: the slope is log σ",
-    curves["linear"][0],
-    [k * math.log10(0.5) for k in range(1, 51)],
 )
 
 # %% [markdown]
@@ -1383,46 +1383,22 @@ spans = {
 }
 print("n = 28, k = 3, r = 7           layer's cost  in a row        path")
 print("                               paper        paper here   paper    here")
-for name, cost, row, here, path, span in [
-    ("self-attention", "n²d", "O(1)", chains[32][3], "O(1)", 1),
-    (
-        "recurrent",
-        "nd²",
-        "O(n)",
-        chains[32][0],
-        "O(n)",
-        states_on_the_way(27, 0, 28),
-    ),
-    (
-        "convolution, dilated",
-        "knd²",
-        "O(1)",
-        chains[32][2],
-        "O(log n)",
-        spans["dilated"],
-    ),
-    (
-        "convolution, contiguous",
-        "knd²",
-        "O(1)",
-        chains[32][2],
-        "O(n/k)",
-        spans["one by one"],
-    ),
-    (
-        "self-attention, r",
-        "rnd",
-        "O(1)",
-        chains[32][3],
-        "O(n/r)",
-        spans["restricted"],
-    ),
-]:
+state, _, conv, pairs = chains[32]
+plain, dilated, near = spans.values()
+between = states_on_the_way(27, 0, 28)
+table = [
+    ("self-attention", "n²d", "O(1)", pairs, "O(1)", 1),
+    ("recurrent", "nd²", "O(n)", state, "O(n)", between),
+    ("convolution, dilated", "knd²", "O(1)", conv, "O(log n)", dilated),
+    ("convolution, contiguous", "knd²", "O(1)", conv, "O(n/k)", plain),
+    ("self-attention, r", "rnd", "O(1)", pairs, "O(n/r)", near),
+]
+for name, cost, row, here, path, span in table:
     print(f"{name:31}{cost:13}{row:7}{here:4}   {path:9}{span:4}")
 check("contiguous: ⌈27/2⌉ layers", spans["one by one"], math.ceil(27 / 2))
 check("dilated: ⌈log₃ 28⌉ layers", spans["dilated"], math.ceil(math.log(28, 3)))
 check("restricted: ⌈27/6⌉ layers", spans["restricted"], math.ceil(27 / (r - 1)))
-check("recurrent: 27 states", states_on_the_way(27, 0, 28), 27)
+check("recurrent: 27 states", between, 27)
 
 # %% [markdown]
 # (“In a row” is measured at $n = 32$. The paper's log is to the base $k$. Our restricted attention
@@ -1810,6 +1786,16 @@ for kind, found in results["text"].items():
 sizes = [found["model"]["parameters"] for found in results["text"].values()]
 check("the models are equally large, to 3 %", max(sizes) / min(sizes) < 1.03)
 check(
+    "attention is ahead of the recurrences, over all seeds",
+    reached["attention"].max()
+    < min(reached["lstm"].min(), reached["rnn"].min()),
+)
+check(
+    "an LSTM's step takes less than two thirds of attention's",
+    results["text"]["lstm"]["seeds"]["0"]["milliseconds"]
+    < results["text"]["attention"]["seeds"]["0"]["milliseconds"] * 2 / 3,
+)
+check(
     "convolutions are best here, over all seeds",
     reached["convolution"].max()
     < min(reached[k].min() for k in reached if k != "convolution"),
@@ -1848,29 +1834,28 @@ show_figure(
     "four places; bands span the seeds). What can be had from more than some "
     "ten characters is little, for any of them.",
     alt="Loss over places 0 to 63 in the window, four curves that fall steeply "
-    "over the first ten places and are level beyond. The dotted convolutions "
-    "lie lowest throughout.",
+    "over the first ten places and are level beyond. Convolutions lie lowest, "
+    "then attention, LSTM and RNN.",
 )
 
 # %% [markdown]
 # The convolutions are ahead, with {glue:text}`recurrence-text-convolution:.2f` ±
-# {glue:text}`recurrence-text-convolution-sd:.3f` nats a character. The LSTM reaches
-# {glue:text}`recurrence-text-lstm:.2f` ± {glue:text}`recurrence-text-lstm-sd:.3f`, the plain recurrence
-# {glue:text}`recurrence-text-rnn:.2f` ± {glue:text}`recurrence-text-rnn-sd:.3f`, and attention
-# {glue:text}`recurrence-text-attention:.2f` ± {glue:text}`recurrence-text-attention-sd:.3f`. **On this
-# text, at this size, attention is not the best choice**, and nothing in the steps above said that it
-# would be. {numref}`fig-from-recurrence-text` shows why short paths help so little: after the first
-# ten or twenty characters the curves are level. What is to be known about the next character is in
-# the last few, and there a convolution looks by construction. Attention has to learn first *that*
-# neighbours matter.
+# {glue:text}`recurrence-text-convolution-sd:.3f` nats a character. Attention reaches
+# {glue:text}`recurrence-text-attention:.2f` ± {glue:text}`recurrence-text-attention-sd:.3f`, the LSTM
+# {glue:text}`recurrence-text-lstm:.2f` ± {glue:text}`recurrence-text-lstm-sd:.3f`, and the plain
+# recurrence {glue:text}`recurrence-text-rnn:.2f` ± {glue:text}`recurrence-text-rnn-sd:.3f`. **On this
+# text, at this size, the longest reach is not what wins.** {numref}`fig-from-recurrence-text` shows
+# why it helps so little: after the first ten or twenty characters the curves are level. What these
+# models know of the next character is in the last few, and there a convolution looks by
+# construction. Attention has to learn first *that* neighbours matter.
 #
-# How far does this go? The models have less than a hundred thousand parameters and a minute of
+# How far does this go? The models have less than a hundred thousand parameters and half a minute of
 # training. Large models, long texts and long training are where Transformers are used, and nothing
 # here speaks about those. A step took the recurrences {glue:text}`recurrence-text-rnn-ms:.0f` (plain)
 # and {glue:text}`recurrence-text-lstm-ms:.0f` (LSTM) milliseconds of the processor, convolutions
 # {glue:text}`recurrence-text-convolution-ms:.0f`, attention
-# {glue:text}`recurrence-text-attention-ms:.0f`: at equal parameters, but not at equal operations,
-# since a layer's cost is not in its parameters alone.
+# {glue:text}`recurrence-text-attention-ms:.0f`. Equal parameters are not equal time: in the time of one
+# step of attention the LSTM takes about two.
 #
 # ### A letter from far away
 #
@@ -1980,10 +1965,10 @@ show_figure(
 # are budgets of {glue:text}`recurrence-recall-steps:.0f` steps; more steps, curricula, or better
 # initialisation help recurrences too, and the sweep had only two learning rates.
 #
-# **Where each wins.** For text whose answers are near, at this size: convolutions, and recurrence
-# before attention in time per step. For something needed from far away: attention, or a recurrence
-# that is made to remember. For very long texts, where $n^2$ is too much, neither statement is the last
-# word: chapter 9 restricts attention, and the state of a recurrence never grows with the text.
+# **Where each wins.** For text whose answers are near, at this size: convolutions in loss, recurrence in
+# time per step. For something needed from far away: attention, or a recurrence that is made to
+# remember. For very long texts, where $n^2$ is too much, neither statement is the last word: chapter 9
+# restricts attention, and the state of a recurrence never grows with the text.
 
 # %% [markdown]
 # ## Folklore, set right
@@ -2392,8 +2377,8 @@ grade("ex-from_recurrence-clip", clip)
 #   quadratic in the length, and gains a constant number of steps in a row.
 # - One vector for a sentence is a bottleneck of rank $d$ {eq}`eq-from-recurrence-bottleneck`; a context
 #   for each word takes it away {eq}`def-from-recurrence-context`.
-# - Where something far away is needed, attention finds it at once. On short stretches of text, with a
-#   small budget, convolution and recurrence are the better choice here.
+# - Where something far away is needed, attention finds it at once. On a text whose answers are near,
+#   with a small budget, convolutions are ahead of it here, and recurrences are quicker a step.
 #
 # ## Sources
 #
