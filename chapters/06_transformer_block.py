@@ -1121,7 +1121,7 @@ for name, sizes in by_block.items():
 share = {k: v[:, 0] / v[:, -1] for k, v in by_block.items()}
 glue("tblock-share-pre", share["pre-norm"].mean())
 glue("tblock-share-post", share["post-norm"].mean())
-glue("tblock-bare", by_block["no sum, no norm"].max(-1).mean())
+glue("tblock-bare", by_block["no sum, no norm"].max())
 bare = []
 with torch.no_grad():
     for seed in range(5):
@@ -1181,13 +1181,14 @@ show_figure(
 # %% [markdown]
 # {numref}`fig-transformer-block-gradient` holds both findings. At the top, the gradient of the last
 # $W_2$ goes like $L$ to the power {glue:text}`tblock-slope-pre` in pre-norm and
-# {glue:text}`tblock-slope-post` in post-norm (where it rises a little: hidden numbers of tokens that
-# are alike add up). By block, the first one's gradient is {glue:text}`tblock-share-pre:.1f` times
+# {glue:text}`tblock-slope-post` in post-norm. (In pre-norm the power is not yet one half, for at these
+# depths $v_L$ is not yet proportional to $L$; the grey line, $1/\sqrt{v_L}$, is what was predicted. In
+# post-norm there is a slight rise: hidden numbers of tokens that are alike add up.) By block, the first one's gradient is {glue:text}`tblock-share-pre:.1f` times
 # that of the last in pre-norm, and {glue:text}`tblock-share-post:.1f` times in post-norm.
 #
-# **Without the hypothesis.** Leave out sum and norm, and no block gets a gradient above
-# {glue:text}`tblock-bare:.0e`. Leave out the sum only, and gradients are *large*, for the norms
-# divide by small numbers. But then $D$ is {glue:text}`tblock-no-sum-alike:.0e` at most after twelve
+# **Without the hypothesis.** Leave out sum and norm, and the largest gradient of any block is
+# {glue:text}`tblock-bare:.1e`. Leave out the sum only, and gradients are *large*, for the norms
+# divide by small numbers. But then $D$ is {glue:text}`tblock-no-sum-alike:.1e` at most after twelve
 # blocks: there is a lively gradient of a function that no longer depends on its tokens. So the norm
 # looks after the size, and the sum after the content.
 #
@@ -1351,8 +1352,9 @@ check("it is reached at step w", float(np.argmax(rates) + 1), 4000.0)
 # down in evaluation instead; to scale up in training, as here, is called *inverted* dropout.)
 #
 # The paper {cite}`vaswani2017` (§5.4) has it in two places, with $p = 0.1$: on the output of each
-# sublayer, *before* it is added and normalised; and on the sum of embeddings and positions. The
-# stream itself is never dropped, so the identity path of step 5 stays whole:
+# sublayer, *before* it is added and normalised; and on the sum of embeddings and positions, where
+# the stream begins. Inside the blocks the stream itself is never dropped, so the identity path of
+# step 5 stays whole:
 #
 # $$
 # x \leftarrow \operatorname{LN}\big(x + \operatorname{dropout}(F(x))\big) .
@@ -1860,7 +1862,7 @@ show_figure(
 # | “Transformer(X) = Softmax(X + MHA(X))” | It is $\operatorname{LN}$ where this has softmax, and a second such line for the feed-forward layer {cite}`vaswani2017` (§3.1). Softmax stands inside attention and over the vocabulary only. What it does here: D06. |
 # | “The Transformer was published in pre-norm.” | Post-norm {cite}`vaswani2017` (§3.1). Pre-norm came later {cite}`wang2019,xiong2020`. |
 # | “Attention is where the parameters are.” | Two thirds of a block's weights are in the feed-forward layer {eq}`eq-transformer-block-parameters`. |
-# | “Dropout is applied to the residual stream.” | To what is added to it, and once to the sum of embedding and position {cite}`vaswani2017` (§5.4). |
+# | “Each block drops parts of the residual stream.” | Of what is added to it; and once, at the bottom, of the sum of embedding and position {cite}`vaswani2017` (§5.4). |
 
 # %% [markdown]
 # ## Broken on purpose
