@@ -1589,12 +1589,9 @@ pair = translation.batch([(text, meaning)], device)
 found = attention_weights(reader, **pair.inputs)
 m, n = pair.input_ids.shape[1], pair.labels.shape[1]
 rows = torch.zeros(SIZES["num_heads"], m + n, m + n)
-rows[:, :m, :m] = found["encoder"][0][
-    0
-].cpu()  # of what was read: self-attention
-rows[:, m:, :m] = found["cross"][0][
-    0
-].cpu()  # of what is written: cross-attention
+# Of what was read: self-attention. Of what is written: cross-attention.
+rows[:, :m, :m] = found["encoder"][0][0].cpu()
+rows[:, m:, :m] = found["cross"][0][0].cpu()
 AttentionRows(
     [*text, "·", *meaning, "·"],
     {"to what was read": rows},
