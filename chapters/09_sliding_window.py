@@ -395,7 +395,7 @@ show_figure(
     "frame is a block of $w/2$ queries against three blocks of keys. Inside a "
     "frame the band is a parallelogram, and the dark corners are waste.",
     alt="A band along the diagonal of a 24 by 24 grid, covered by six frames "
-    "that are four rows high and twelve columns wide, each shifted by four "
+    "four rows high and up to twelve columns wide, each shifted by four "
     "columns; the two corners of each frame lie outside the band.",
 )
 
@@ -436,8 +436,11 @@ check("the blocks overlap in memory: a view", three.data_ptr(), x.data_ptr())
 # Through the softmax of row $i$ (chapter 2 derives its Jacobian) a score gets
 #
 # $$
-# \bar s_{ij} = p_{ij} \Big( \bar o_i \cdot v_j - \sum_{l \in W(i)} p_{il}\, \bar o_i \cdot v_l \Big)
-# \quad \text{for } j \in W(i), \qquad \bar s_{ij} = 0 \ \text{ otherwise,}
+# \bar s_{ij} = \begin{cases}
+# p_{ij} \Big( \bar o_i \cdot v_j - \sum_{l \in W(i)} p_{il}\; \bar o_i \cdot v_l \Big)
+# & j \in W(i) \\
+# 0 & \text{otherwise,}
+# \end{cases}
 # $$ (eq-sliding-window-score-gradient)
 #
 # and from there queries and keys get theirs:
