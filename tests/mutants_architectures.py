@@ -278,6 +278,20 @@ WINDOW_MUTANTS = [
         "module: global projections begin on their own",
         "test_global_projections_begin_as_copies",
     ),
+    (
+        WINDOW,
+        "return rows[0] if bool((rows == rows[0]).all()) else mask",
+        "return rows[0]",
+        "the first sample's mask for all",
+        "test_rows_of_masks_that_are_alike_are_one_pass",
+    ),
+    (
+        WINDOW,
+        "key_mask, global_mask = _shared(key_mask), _shared(global_mask)",
+        "pass",
+        "a pass for each sample, though all masks are alike",
+        "test_rows_of_masks_that_are_alike_are_one_pass",
+    ),
 ]
 
 MODEL_MUTANTS = [
