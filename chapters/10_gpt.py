@@ -875,7 +875,8 @@ for a in letters:
     print(a.replace(" ", "␣"), "".join(cells))
 
 bits = [-math.log2(table[a][b]) + 0.0 for a, b in itertools.pairwise(sentence)]
-print("bits:", " ".join(f"{b:.2f}" for b in bits))
+for part in (bits[:9], bits[9:]):
+    print("bits:", " ".join(f"{b:.2f}" for b in part))
 by_hand = math.log(2) * sum(bits) / len(bits)
 print(f"{sum(bits):.2f} bits in all, {by_hand:.4f} nats a character")
 
