@@ -875,7 +875,8 @@ for a in letters:
     print(a.replace(" ", "␣"), "".join(cells))
 
 bits = [-math.log2(table[a][b]) + 0.0 for a, b in itertools.pairwise(sentence)]
-print("bits:", " ".join(f"{b:.2f}" for b in bits))
+for part in (bits[:9], bits[9:]):
+    print("bits:", " ".join(f"{b:.2f}" for b in part))
 by_hand = math.log(2) * sum(bits) / len(bits)
 print(f"{sum(bits):.2f} bits in all, {by_hand:.4f} nats a character")
 
@@ -1401,9 +1402,9 @@ show_figure(
     name="fig-gpt-recorded",
     caption="Training loss of the recorded runs, means of forty steps. "
     "Bands span the three seeds. Grey lines are zlib and xz on held-out text.",
-    alt="Bits a character over steps for two beginnings. The solid curve of "
-    "one over root d lies below the dashed curve of .02 all along, by a gap "
-    "much wider than the bands of the seeds.",
+    alt="Bits a character over steps for two beginnings. After a like start "
+    "the solid curve of one over root d falls away below the dashed curve of "
+    ".02, by a gap much wider than the bands of the seeds.",
 )
 
 # %% [markdown]
@@ -1411,11 +1412,47 @@ show_figure(
 # {glue:text}`gpt-recorded-large:.2f` ± {glue:text}`gpt-recorded-large-std:.2f` bits, those that
 # began with `0.02` {glue:text}`gpt-recorded-small:.2f` ± {glue:text}`gpt-recorded-small-std:.2f`
 # ({numref}`fig-gpt-recorded`). The beginning with the worse first loss ends
-# {glue:text}`gpt-recorded-gain:.2f` bits ahead. A gain of {glue:text}`gpt-gain-recorded:.2f` makes
-# each linear map shrink what passes, forwards and backwards; attention is then almost uniform, and
-# it takes long to begin. We do not say that `0.02` is wrong for GPT-2: at its width the gain is
-# near one half, and it trained for far longer. And both arms have one learning rate; another might
-# narrow the gap.
+# {glue:text}`gpt-recorded-gain:.2f` bits ahead.
+#
+# What is different at the start? Each linear map multiplies by a gain of $\sigma\sqrt{d}$, which is
+# {glue:text}`gpt-gain-recorded:.2f` for the first arm and one for the second. Queries and keys are
+# made from normed vectors, so a feature of each has variance $d\sigma^2$, and the scaled score of
+# two of them has a standard deviation of $d\sigma^2$ (chapter 2). The next cell measures it.
+
+# %%
+score_std = {}
+for name, std in [("0.02", 0.02), ("1/√d", 96**-0.5)]:
+    fresh = tiny(V=103, d=96, n=64, std=std)
+    layer = fresh.layers[0]
+    with torch.no_grad():
+        x = fresh.position(fresh.word(torch.randint(103, (1, 64), generator=rng)))
+        x = layer.attention_norm(x)
+        q, k = (
+            project(x)[0].view(64, 2, 48).transpose(0, 1)
+            for project in (
+                layer.attention.query_projection,
+                layer.attention.key_projection,
+            )
+        )
+        scores = q @ k.mT / math.sqrt(48)
+    score_std[name] = scores.std().item()
+    print(f"std {name:5} scores 0 ± {score_std[name]:.3f}")
+    check(
+        f"std {name}: scores begin with a spread of dσ²",
+        score_std[name] / (96 * std**2),
+        1.0,
+        atol=0.3,
+    )
+glue("gpt-scores-small", score_std["0.02"])
+glue("gpt-scores-large", score_std["1/√d"])
+
+# %% [markdown]
+# With scores of 0 ± {glue:text}`gpt-scores-small:.2f` every token attends to all alike, and what it
+# then adds to the stream is small besides. Attention has to be found first. With
+# {glue:text}`gpt-scores-large:.2f` there is something to choose from. This is a likely reason, not
+# a proven one. We do not say that `0.02` is wrong for GPT-2: at its width the gain is near one
+# half, and it trained for far longer. And both arms have one learning rate; another might narrow
+# the gap.
 #
 # What the model of seed 0 writes behind “The ”, at each moment:
 
@@ -1668,7 +1705,7 @@ glue("gpt-tune-gain-raw", (raw_aux - raw).mean().item())
 glue("gpt-tune-gain-raw-std", (raw_aux - raw).std().item())
 check(
     "pre-training helps in every seed",
-    torch.minimum(pre, pre_aux).min() > torch.maximum(raw, raw_aux).max(),
+    (torch.minimum(pre, pre_aux) > torch.maximum(raw, raw_aux)).all(),
 )
 
 # %% tags=["hide-input"]
