@@ -367,10 +367,6 @@ check("independent tokens lose nothing", lost, 0.0)
 # = \frac{p(b \mid a)\, p(b' \mid a')}{p(b \mid a')\, p(b' \mid a)} .
 # $$ (eq-bert-compatible)
 #
-# A network has no reason to obey it: what it says of $a$ with $b$ in view and of $b$ with $a$ in view
-# are two forward passes. If the two sides differ, **no** joint distribution has these
-# conditionals. {cite:t}`wangcho2019` draw sentences from BERT by masking one token after another. That works
-# as a procedure; with conditionals that fit no joint, the order of visits has a say in the result.
 # A network has no reason to obey it: what it says of $a$ with $b$ in view and of $b$ with $a$ in
 # view are two forward passes. If the two sides differ, **no** joint distribution has these
 # conditionals. {cite:t}`wangcho2019` draw sentences from BERT by masking one token after another.
@@ -1850,7 +1846,6 @@ grade("ex-bert-span", best_span)
 #   input, both tasks; §4.2: spans; §5.1 and Table 5: without NSP; A.1 and A.2: the procedure,
 #   GELU; C.2: other shares.
 # - {cite:t}`taylor1953`: the cloze test, for measuring how readable a text is.
-# - {cite:t}`besag1975`: pseudo-likelihood. {cite:t}`wangcho2019`: BERT's conditionals, and drawing from them.
 # - {cite:t}`besag1975`: pseudo-likelihood. {cite:t}`wangcho2019`: BERT's conditionals, and drawing
 #   from them.
 # - {cite:t}`peters2018`: ELMo. {cite:t}`yang2019`: XLNet. {cite:t}`lu2019`: ViLBERT.
