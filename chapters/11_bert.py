@@ -41,7 +41,6 @@ root = next(
 sys.path.insert(0, str(root))
 
 # %% tags=["hide-input"]
-import importlib.util
 import itertools
 import math
 import tempfile
@@ -65,12 +64,14 @@ from lib.teaching import (
     check,
     glue,
     grade,
+    official,
     show_figure,
     start,
 )
 from lib.teaching import bert_tasks as tasks
 from lib.teaching.pretraining import start_local
 from lib.teaching.recorded import recorded
+from lib.tokenization import Tokenizer
 
 device = start(seed=0)
 double = torch.float64
@@ -930,46 +931,43 @@ def official_and_ours():
         return reference, BERT.from_pretrained(folder)
 
 
-if importlib.util.find_spec("transformers") is None:
-    print("transformers is not installed: the comparison is left out")
-else:
-    reference, ours = official_and_ours()
-    ids = torch.randint(47, (3, 13), generator=generator)
-    mask = (torch.arange(13) < torch.tensor([[13], [9], [4]])).long()
-    token_types = (torch.arange(13) > 5).long().expand(3, 13)
-    with torch.no_grad():
-        want = reference(ids, attention_mask=mask, token_type_ids=token_types)
-        got = ours(ids, attention_mask=mask, token_type_ids=token_types)
-    check("official = ours: words", got[0], want.prediction_logits, atol=1e-9)
-    check(
-        "official = ours: pairs",
-        got[1],
-        want.seq_relationship_logits,
-        atol=1e-9,
-    )
+reference, ours = official_and_ours()
+ids = torch.randint(47, (3, 13), generator=generator)
+mask = (torch.arange(13) < torch.tensor([[13], [9], [4]])).long()
+token_types = (torch.arange(13) > 5).long().expand(3, 13)
+with torch.no_grad():
+    want = reference(ids, attention_mask=mask, token_type_ids=token_types)
+    got = ours(ids, attention_mask=mask, token_type_ids=token_types)
+check("official = ours: words", got[0], want.prediction_logits, atol=1e-9)
+check(
+    "official = ours: pairs",
+    got[1],
+    want.seq_relationship_logits,
+    atol=1e-9,
+)
 
 # %% [markdown]
-# With a network, as on Colab, the released weights load in the same way. Here the cell says only
-# that it was left out.
+# On Colab the released weights load in the same way, and fill in a word. Elsewhere the cell says
+# that it asks nobody.
+
 
 # %%
-if "google.colab" in sys.modules:
-    from lib.tokenization import Tokenizer
+def released(name):
+    return BERT.from_pretrained(name), Tokenizer.from_pretrained(name)
 
-    name = "google-bert/bert-base-uncased"
-    tokenizer = Tokenizer.from_pretrained(name)
-    released = BERT.from_pretrained(name)
+
+loaded = official(released, "google-bert/bert-base-uncased")
+if loaded is not None:
+    bert_base, tokenizer = loaded
     batch = tokenizer(["The capital of France is [MASK]."])
     with torch.no_grad():
-        logits, _ = released(batch["input_ids"])
+        logits, _ = bert_base(batch["input_ids"])
     place = batch["input_ids"][0].tolist().index(tokenizer.mask_token_id)
     best = logits[0, place].softmax(-1).topk(5)
     for word, chance in zip(
         tokenizer.tokens(best.indices), best.values.tolist(), strict=True
     ):
         print(f"{word:12}{chance:.3f}")
-else:
-    print("No Colab: the released checkpoint is not loaded.")
 
 # %% [markdown]
 # ## On real data
