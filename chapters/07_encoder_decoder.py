@@ -41,9 +41,10 @@ root = next(
 sys.path.insert(0, str(root))
 
 # %% tags=["hide-input"]
-import importlib.util
 import itertools
+import json
 import math
+import subprocess
 import tempfile
 
 import matplotlib.pyplot as plt
@@ -52,8 +53,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lib.cache import KVCache
 from lib.attention import causal_mask, scaled_dot_product_attention
+from lib.cache import KVCache
+from lib.checkpoints import find_file
 from lib.data import date_pairs
 from lib.generation import beam_search, greedy, sample
 from lib.layers import DecoderLayer, EncoderLayer
@@ -67,6 +69,7 @@ from lib.teaching import (
     check,
     glue,
     grade,
+    official,
     show_figure,
     start,
 )
@@ -1202,79 +1205,76 @@ check(
 # weights, saved as `transformers` saves it, and read by ours.
 
 # %% tags=["nbval-ignore-output"]
-if importlib.util.find_spec("transformers") is None:
-    print("transformers is not installed: the parity with Marian is not shown")
-else:
-    from transformers import MarianConfig, MarianMTModel
-    from transformers.utils import logging
+from transformers import MarianConfig, MarianMTModel
+from transformers.utils import logging
 
-    logging.disable_progress_bar()
-    torch.manual_seed(3)
-    official = MarianMTModel(
-        MarianConfig(
-            vocab_size=47,
-            d_model=30,
-            encoder_layers=3,
-            decoder_layers=2,
-            encoder_attention_heads=3,
-            decoder_attention_heads=5,
-            encoder_ffn_dim=29,
-            decoder_ffn_dim=37,
-            max_position_embeddings=41,
-            activation_function="swish",
-            scale_embedding=True,
-            init_std=0.3,
-            pad_token_id=46,
-            decoder_start_token_id=46,
-            eos_token_id=0,
-            forced_eos_token_id=None,
-        )
-    ).eval()
-    with torch.no_grad():
-        official.final_logits_bias.normal_()
-    with tempfile.TemporaryDirectory() as folder:
-        official.save_pretrained(folder)
-        loaded = Transformer.from_pretrained(folder).eval()
+logging.disable_progress_bar()
+torch.manual_seed(3)
+reference = MarianMTModel(
+    MarianConfig(
+        vocab_size=47,
+        d_model=30,
+        encoder_layers=3,
+        decoder_layers=2,
+        encoder_attention_heads=3,
+        decoder_attention_heads=5,
+        encoder_ffn_dim=29,
+        decoder_ffn_dim=37,
+        max_position_embeddings=41,
+        activation_function="swish",
+        scale_embedding=True,
+        init_std=0.3,
+        pad_token_id=46,
+        decoder_start_token_id=46,
+        eos_token_id=0,
+        forced_eos_token_id=None,
+    )
+).eval()
+with torch.no_grad():
+    reference.final_logits_bias.normal_()
+with tempfile.TemporaryDirectory() as folder:
+    reference.save_pretrained(folder)
+    loaded = Transformer.from_pretrained(folder).eval()
 
-    ids = torch.randint(
-        1, 46, (3, 13), generator=torch.Generator().manual_seed(0)
-    )
-    mask = (torch.arange(13) < torch.tensor([13, 8, 3])[:, None]).long()
-    writes = torch.randint(
-        46, (3, 7), generator=torch.Generator().manual_seed(1)
-    )
-    with torch.no_grad():
-        want = official(
-            input_ids=ids, attention_mask=mask, decoder_input_ids=writes
-        ).logits
-        got = loaded(ids, writes, attention_mask=mask)
-    scale = want.abs().max()
-    check("logits of the official model", got / scale, want / scale, atol=1e-5)
-    for beams_, write in [
-        (
-            1,
-            lambda: greedy(loaded, ids, max_new_tokens=20, attention_mask=mask),
-        ),
-        (
-            4,
-            lambda: beam_search(
-                loaded,
-                ids,
-                num_beams=4,
-                length_penalty=1.0,
-                max_new_tokens=20,
-                attention_mask=mask,
-            ),
-        ),
-    ]:
-        want = official.generate(
+ids = torch.randint(
+    1, 46, (3, 13), generator=torch.Generator().manual_seed(0)
+)
+mask = (torch.arange(13) < torch.tensor([13, 8, 3])[:, None]).long()
+writes = torch.randint(
+    46, (3, 7), generator=torch.Generator().manual_seed(1)
+)
+with torch.no_grad():
+    want = reference(
+        input_ids=ids, attention_mask=mask, decoder_input_ids=writes
+    ).logits
+    got = loaded(ids, writes, attention_mask=mask)
+scale = want.abs().max()
+check("logits of the official model", got / scale, want / scale, atol=1e-5)
+for beams_, write in [
+    (
+        1,
+        lambda: greedy(loaded, ids, max_new_tokens=20, attention_mask=mask),
+    ),
+    (
+        4,
+        lambda: beam_search(
+            loaded,
             ids,
-            attention_mask=mask,
-            num_beams=beams_,
-            do_sample=False,
+            num_beams=4,
+            length_penalty=1.0,
             max_new_tokens=20,
-        )
-        check(f"its texts, {beams_} beams", write(), want)
+            attention_mask=mask,
+        ),
+    ),
+]:
+    want = reference.generate(
+        ids,
+        attention_mask=mask,
+        num_beams=beams_,
+        do_sample=False,
+        max_new_tokens=20,
+    )
+    check(f"its texts, {beams_} beams", write(), want)
 
 # %% [markdown]
 # So the same file of code loads a model that translates. On Colab the next cell does: it downloads
@@ -1287,30 +1287,30 @@ else:
 SENTENCE = "The decoder looks at every word that the encoder has read."
 
 
-def translate_on_colab(sentence, repo="Helsinki-NLP/opus-mt-en-zh"):
-    import json
-    import subprocess
-
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "-q", "sentencepiece"],
-        check=True,
-    )
+def marian_and_pieces(repo_id):
+    """The model, both pieces' files, and the numbers of the pieces."""
+    model = Transformer.from_pretrained(repo_id)
+    install = [sys.executable, "-m", "pip", "install", "-q", "sentencepiece"]
+    subprocess.run(install, check=True)
     import sentencepiece
-    from huggingface_hub import hf_hub_download
 
-    def pieces(name):
-        path = hf_hub_download(repo, name)
-        return sentencepiece.SentencePieceProcessor(model_file=path)
-
-    source, target = pieces("source.spm"), pieces("target.spm")
-    vocab = json.loads(
-        Path(hf_hub_download(repo, "vocab.json")).read_text("utf8")
+    source, target = (
+        sentencepiece.SentencePieceProcessor(
+            model_file=str(find_file(repo_id, name))
+        )
+        for name in ("source.spm", "target.spm")
     )
-    words = [">>cmn_Hans<<", *source.encode(sentence, out_type=str), "</s>"]
+    vocab = json.loads(find_file(repo_id, "vocab.json").read_text("utf8"))
+    return model, source, target, vocab
+
+
+loaded = official(marian_and_pieces, "Helsinki-NLP/opus-mt-en-zh")
+if loaded is not None:
+    marian, source, target, vocab = loaded
+    words = [">>cmn_Hans<<", *source.encode(SENTENCE, out_type=str), "</s>"]
     ids = torch.tensor([[vocab.get(word, vocab["<unk>"]) for word in words]])
-    marian = Transformer.from_pretrained(repo).to(device)
-    text = beam_search(
-        marian,
+    written = beam_search(
+        marian.to(device),
         ids.to(device),
         num_beams=4,
         length_penalty=0.6,
@@ -1319,14 +1319,8 @@ def translate_on_colab(sentence, repo="Helsinki-NLP/opus-mt-en-zh"):
     )[0].tolist()
     name_of = {i: word for word, i in vocab.items()}
     special = {vocab["<pad>"], vocab["</s>"]}
-    return target.decode([name_of[i] for i in text if i not in special])
-
-
-if "google.colab" in sys.modules:
-    print(SENTENCE, "→", translate_on_colab(SENTENCE))
-else:
-    print("On Colab this cell downloads opus-mt-en-zh and translates")
-    print("  ", SENTENCE)
+    pieces = [name_of[i] for i in written if i not in special]
+    print(SENTENCE, "→", target.decode(pieces))
 
 # %% [markdown]
 # ## On real data

@@ -54,6 +54,7 @@ import zlib
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
+import transformers
 
 from lib.activations import gelu
 from lib.cache import KVCache
@@ -75,6 +76,7 @@ from lib.teaching import (
     check,
     glue,
     grade,
+    official,
     show_figure,
     start,
 )
@@ -87,7 +89,7 @@ from lib.teaching.finetuning import (
     pack,
 )
 from lib.teaching.recorded import recorded
-from lib.tokenization import train_wordpiece
+from lib.tokenization import Tokenizer, train_wordpiece
 from lib.training import evaluate, fit
 
 device = start(seed=0)
@@ -1027,12 +1029,8 @@ prompt = "the value of the expression"
 encoded = tokenizer.encode(prompt)[1:-1]  # without BERT's [CLS] and [SEP]
 
 
-def official(folder, V):
-    """A tiny official GPT-2 with random weights, saved; None without it."""
-    try:
-        import transformers
-    except ImportError:
-        return None
+def random_official(folder, V):
+    """A tiny official GPT-2 with random weights, saved."""
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     config = transformers.GPT2Config(
@@ -1057,37 +1055,33 @@ def official(folder, V):
 
 
 with tempfile.TemporaryDirectory() as folder:
-    reference = official(folder, len(tokenizer))
-    if reference is None:
-        print("transformers is not installed: nothing to compare with")
-    else:
-        loaded = GPT2.from_pretrained(folder).double().eval()
+    reference = random_official(folder, len(tokenizer))
+    loaded = GPT2.from_pretrained(folder).double().eval()
 
 # %%
-if reference is not None:
-    ids = torch.tensor([encoded])
-    with torch.no_grad():
-        want = reference(ids).logits
-        got = loaded(ids)
-        tokens = reference.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=20,
-            do_sample=False,
-            pad_token_id=0,
-        )
-    error = (got - want).abs().max() / want.abs().max()
-    check("logits = the official ones", error, 0.0, atol=1e-10)
-    written = greedy(loaded, ids, max_new_tokens=20)
-    check("greedy tokens = the official ones", written, tokens, atol=0)
-    texts = [tokenizer.decode(row) for row in (written[0], tokens[0])]
-    check("text = the official text", texts[0] == texts[1])
-    print(texts[0])
-    with torch.no_grad():
-        for layer in loaded.layers:
-            layer.feed_forward.activation = "gelu"  # the exact form
-        gap = (loaded(ids) - want).abs().max() / want.abs().max()
-    check("another GELU would show", gap > 1e-6)
+ids = torch.tensor([encoded])
+with torch.no_grad():
+    want = reference(ids).logits
+    got = loaded(ids)
+    tokens = reference.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=20,
+        do_sample=False,
+        pad_token_id=0,
+    )
+error = (got - want).abs().max() / want.abs().max()
+check("logits = the official ones", error, 0.0, atol=1e-10)
+written = greedy(loaded, ids, max_new_tokens=20)
+check("greedy tokens = the official ones", written, tokens, atol=0)
+texts = [tokenizer.decode(row) for row in (written[0], tokens[0])]
+check("text = the official text", texts[0] == texts[1])
+print(texts[0])
+with torch.no_grad():
+    for layer in loaded.layers:
+        layer.feed_forward.activation = "gelu"  # the exact form
+    gap = (loaded(ids) - want).abs().max() / want.abs().max()
+check("another GELU would show", gap > 1e-6)
 
 # %% [markdown]
 # The text is nonsense, word for word the same on both sides. Trained weights are a download, so the
@@ -1095,12 +1089,13 @@ if reference is not None:
 # write.
 
 # %%
-if "google.colab" in sys.modules:
-    from lib.tokenization import Tokenizer
+def model_and_tokenizer(repo_id):
+    return GPT2.from_pretrained(repo_id), Tokenizer.from_pretrained(repo_id)
 
-    name = "openai-community/gpt2"
-    large, words = GPT2.from_pretrained(name), Tokenizer.from_pretrained(name)
-    large = large.to(device).eval()
+
+released = official(model_and_tokenizer, "openai-community/gpt2")
+if released is not None:
+    large, words = released[0].to(device).eval(), released[1]
     begin = torch.tensor([words.encode("The meaning of a formula is")])
     text = sample(
         large,
@@ -1110,8 +1105,6 @@ if "google.colab" in sys.modules:
         generator=torch.Generator(device).manual_seed(0),
     )
     print(words.decode(text[0]))
-else:
-    print("not on Colab: nothing is downloaded")
 
 # %% [markdown]
 # ## On real data
