@@ -1524,8 +1524,8 @@ check("digits are looked up where they stand", np.mean(hits["year"]) > 0.6)
 
 # %% [markdown]
 # Nobody told the model which character becomes which. In German dates, the strongest weight lies at
-# the very digit that is being written for {glue:text}`encdec-hit-year:.0%` of the year's digits and
-# {glue:text}`encdec-hit-day:.0%` of the day's ({numref}`fig-encoder-decoder-cross`). The day is
+# the very digit that is being written for {glue:text}`encdec-hit-year:.1%` of the year's digits and
+# {glue:text}`encdec-hit-day:.1%` of the day's ({numref}`fig-encoder-decoder-cross`). The day is
 # written *behind* the month and read *before* it: the alignment crosses over, as it should. The
 # month is another matter. While its name is written, {glue:text}`encdec-month-mass:.0%` of the
 # weight lies on the German name, and the rest is scattered. Does the decoder know the month from
@@ -1647,7 +1647,7 @@ show_figure(
     name="fig-encoder-decoder-arms",
     caption="Exact match on held-out days. Each dot is a seed, the bars are "
     "means. “All states” is the model of this chapter; the other arms change "
-    "one thing.",
+    "one thing, the last also the number of steps.",
     alt="Five rows of dots for the share of texts that are exactly right. All "
     "states, no smoothing and no root lie near one; the two rows with one "
     "vector lie further left.",
@@ -1655,14 +1655,14 @@ show_figure(
 
 # %% [markdown]
 # {numref}`fig-encoder-decoder-arms` shows all runs. The arms differ from “all states” in one thing
-# each, and for one seed all see the same batches.
+# each, the last in two, and for one seed all see the same batches.
 #
 # **All states, or one vector.** With cross-attention to all of the memory,
 # {glue:text}`encdec-run-all-states:.1%` of the texts are exactly right (standard deviation over
 # seeds {glue:text}`encdec-sd-all-states:.1%`). With the mean of the same states as the only row,
 # {glue:text}`encdec-run-one-vector:.1%` ({glue:text}`encdec-sd-one-vector:.1%`): the decoder is
-# told the same at every step {eq}`eq-encoder-decoder-one`, and has to find what comes next from that
-# and from what it has written. But it can be learned: after twice as many steps it is
+# told the same at every step {eq}`eq-encoder-decoder-one`, and has to find what comes next from
+# that and from what it has written. But it can be learned: after twice as many steps it is
 # {glue:text}`encdec-run-one-vector-longer:.1%` ({glue:text}`encdec-sd-one-vector-longer:.1%`). A
 # date is short enough for one vector. What all states give, here, is that it is learned sooner. For
 # long sentences more was found: there a fixed vector does worse and worse with length
