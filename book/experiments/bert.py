@@ -37,10 +37,10 @@ SETTINGS = {
     "num_labels": 24,
     "d_model": 48,
     "layers": 2,
-    "begin_steps": 600,
+    "begin_steps": 800,
     "begin_length": 32,
-    "pair_steps": 300,
-    "fine_tune_steps": {"modules": 60, "names": 100, "dates": 80},
+    "pair_steps": 400,
+    "fine_tune_steps": {"modules": 150, "names": 300, "dates": 100},
     "nsp_pairs": 2000,
 }
 
