@@ -131,3 +131,11 @@ def test_recall_of_the_letter_just_before():
 def test_recall_refuses_no_distance(distance):
     with pytest.raises(ValueError, match="distance: expected an integer of at least 1, got"):
         recall_batch(2, distance)
+
+
+def test_attention_is_told_the_positions():
+    torch.manual_seed(0)
+    model = SequenceModel("attention", 5, 8).eval()
+    with torch.no_grad():
+        same = model(torch.zeros(1, 9, dtype=torch.long))[0]  # without places all are alike
+    assert (same[1:] - same[0]).abs().amax(-1).min() > 1e-4
