@@ -890,11 +890,11 @@ summed = (
 by_hand = embed.norm(summed)
 for layer in small.encoder.layers:
     by_hand = layer(by_hand, None)
-check("def-bert-input, and the layers on top", by_hand, hidden)
+check("the sum of three vectors, and the layers on top", by_hand, hidden)
 pooled = torch.tanh(hidden[:, 0] @ small.pooler.weight.T + small.pooler.bias)
 by_hand = pooled @ small.next_sentence.weight.T + small.next_sentence.bias
 check(
-    "def-bert-nsp, from [CLS] alone",
+    "pairs are judged from [CLS] alone",
     by_hand,
     small(ids, token_type_ids=token_types)[1],
 )
