@@ -175,7 +175,8 @@ class TokenStrip(Component):
             best = [f"“{_visible(t)}” ({fixed(p, 3)})" for t, p in self.candidates[j][:3]]
             *first, last = best
             listed = f"{', '.join(first)} and {last}" if first else last
-            said += f" The generator thinks of {listed}."
+            guesser = "generator" if "sampled" in self.steps else "model"  # of BERT there is one
+            said += f" The {guesser} thinks of {listed}."
         if step == "judged":
             p = self.replaced[j]
             right = (p > 0.5) == (state == "replaced")

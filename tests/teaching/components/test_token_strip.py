@@ -125,7 +125,7 @@ def test_sentences():
     )
     assert bert().readout("masked", 4)["sentence"] == (
         "“and” at 4 has to be guessed, though it stands there itself. "
-        "The generator thinks of “and” (0.600), “but” (0.250) and “then” (0.100)."
+        "The model thinks of “and” (0.600), “but” (0.250) and “then” (0.100)."
     )
     assert repr(bert(label="L", position=0)) == (
         "L (6 tokens, step masked): “the” at 0 stands as it was written."
