@@ -41,6 +41,7 @@ root = next(
 sys.path.insert(0, str(root))
 
 # %% tags=["hide-input"]
+import importlib
 import itertools
 import json
 import math
@@ -1292,8 +1293,7 @@ def marian_and_pieces(repo_id):
     model = Transformer.from_pretrained(repo_id)
     install = [sys.executable, "-m", "pip", "install", "-q", "sentencepiece"]
     subprocess.run(install, check=True)
-    import sentencepiece
-
+    sentencepiece = importlib.import_module("sentencepiece")
     source, target = (
         sentencepiece.SentencePieceProcessor(
             model_file=str(find_file(repo_id, name))
