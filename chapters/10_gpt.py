@@ -1877,7 +1877,7 @@ with torch.no_grad():
     true_bits = causal_lm_loss(parrot.eval()(inputs), inputs) / math.log(2)
 glue("gpt-parrot-shown", shown / math.log(2))
 glue("gpt-parrot-true", true_bits.item())
-print(write(parrot.to(device), ["The "], 40, greedily=True)[0])
+print(repr(write(parrot.to(device), ["The "], 40, greedily=True)[0]))
 check("the curve looks wonderful", shown < 0.2)
 check("the model is worse than no model", true_bits > math.log2(V))
 
