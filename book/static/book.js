@@ -20,7 +20,7 @@ function markScrollable() {
     if (room && formula.getBoundingClientRect().width > room) formula.classList.add("scrolls-inline");
   }
   for (const box of document.querySelectorAll(`${BOXES}, mjx-container.scrolls-inline`)) {
-    if (box.scrollWidth > box.clientWidth) {
+    if (box.scrollWidth > box.clientWidth + 1) {
       box.tabIndex = 0;
       box.setAttribute("role", "group");
       box.setAttribute("aria-label", name(box));
