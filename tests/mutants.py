@@ -17,7 +17,6 @@ where everything fails, everything would "die".
 """
 
 import gc
-import importlib
 import importlib.util
 import json
 import multiprocessing
@@ -25,7 +24,6 @@ import os
 import sys
 import tempfile
 import time
-import warnings
 from dataclasses import asdict, dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -36,7 +34,6 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 FORK = multiprocessing.get_context("fork")
-OFFICIAL = ("bert", "distilbert", "electra", "gpt2", "longformer", "marian", "t5", "vit")
 
 
 @dataclass(frozen=True)
@@ -690,11 +687,6 @@ def run(mutants: list[Mutant]):
     for plugin in entry_points(group="pytest11"):
         plugin.load()
     _install("conftest.py", (ROOT / "conftest.py").read_text(encoding="utf-8"))
-    if any(mutant.test_id().startswith("tests/models/") for mutant in mutants):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            for family in OFFICIAL:  # which transformers would import in every fork
-                importlib.import_module(f"transformers.models.{family}.modeling_{family}")
     gc.freeze()
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
