@@ -17,6 +17,7 @@ where everything fails, everything would "die".
 """
 
 import gc
+import importlib
 import importlib.util
 import json
 import multiprocessing
@@ -24,6 +25,7 @@ import os
 import sys
 import tempfile
 import time
+import warnings
 from dataclasses import asdict, dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -34,6 +36,12 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 FORK = multiprocessing.get_context("fork")
+# What tests import that takes a second or more: once before the forks, and not again in each.
+FAMILIES = ("bert", "distilbert", "electra", "gpt2", "longformer", "marian", "t5", "vit")
+HEAVY = {
+    "tests/models/": [f"transformers.models.{name}.modeling_{name}" for name in FAMILIES],
+    "tests/test_data.py": ["datasets", "sklearn.datasets"],
+}
 
 
 @dataclass(frozen=True)
@@ -687,6 +695,12 @@ def run(mutants: list[Mutant]):
     for plugin in entry_points(group="pytest11"):
         plugin.load()
     _install("conftest.py", (ROOT / "conftest.py").read_text(encoding="utf-8"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what a package warns of at its import is its own affair
+        for prefix, names in HEAVY.items():
+            if any(mutant.test_id().startswith(prefix) for mutant in mutants):
+                for name in names:
+                    importlib.import_module(name)
     gc.freeze()
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
