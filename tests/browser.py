@@ -97,3 +97,14 @@ def offline_page(browser: Any, **options: Any) -> Iterator[tuple[Any, Seen]]:
         yield page, seen
     finally:
         context.close()
+
+
+def component_page(body: str, mode: str = "light") -> str:
+    """A page around components, in the colours of the book; they follow `data-theme` as there."""
+    return f"""<!doctype html><html lang="en" data-theme="{mode}"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1"><title>components</title>
+<style>
+body {{ margin: 0 1rem; font: 16px/1.6 sans-serif; }}
+html[data-theme=light] body {{ background: #ffffff; color: #222832; }}
+html[data-theme=dark] body {{ background: #121212; color: #ced6dd; }}
+</style></head><body><main><h1>Components</h1>{body}</main></body></html>"""

@@ -35,7 +35,7 @@ from lib.teaching.components.temperature_softmax import (
     show_temperature,
 )
 from lib.teaching.figures import COLORS
-from tests.browser import chromium, offline_page
+from tests.browser import component_page, offline_page
 
 FOLDER = Path(base.__file__).parent
 COMMON = FOLDER / base.COMMON
@@ -610,40 +610,6 @@ def test_a_token_is_legible_at_every_weight(mode):
 
 # --- in a browser ---------------------------------------------------------------------------
 
-TEMPLATE = """<!doctype html><html lang="en" data-theme="{mode}"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1"><title>components</title>
-<style>
-body {{ margin: 0 1rem; font: 16px/1.6 sans-serif; }}
-html[data-theme=light] body {{ background: #ffffff; color: #222832; }}
-html[data-theme=dark] body {{ background: #121212; color: #ced6dd; }}
-</style></head><body><main><h1>Components</h1>{body}</main></body></html>"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture
-def show(browser, tmp_path):
-    """Open components as one page from a file; at the end the page must have been quiet."""
-    from contextlib import ExitStack
-
-    with ExitStack() as stack:
-
-        def opened(*pieces, mode="light", width=1280, **options):
-            path = tmp_path / f"page-{len(list(tmp_path.iterdir()))}.html"
-            body = "".join(p if isinstance(p, str) else p.html() for p in pieces)
-            path.write_text(TEMPLATE.format(mode=mode, body=body), encoding="utf-8")
-            size = {"width": width, "height": 800}
-            page, seen = stack.enter_context(offline_page(browser, viewport=size, **options))
-            stack.callback(seen.clean)
-            page.goto(path.as_uri())
-            return page
-
-        yield opened
-
 
 def state_of(page, ident):
     return page.evaluate(
@@ -1047,7 +1013,7 @@ def test_a_module_that_throws_leaves_the_fallback(browser, tmp_path):
     path = tmp_path / "page.html"
     broken = shown.html().replace("function render({ model, el }) {", "$& throw Error('x');", 1)
     broken = broken.replace("$& ", "function render({ model, el }) {")
-    path.write_text(TEMPLATE.format(mode="light", body=broken), encoding="utf-8")
+    path.write_text(component_page(broken), encoding="utf-8")
     with offline_page(browser) as (page, seen):
         page.goto(path.as_uri())
         assert shown.readout(6, 0, "causal")["sentence"] in page.locator("#rows").inner_text()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-from contextlib import ExitStack
 from itertools import pairwise
 
 import numpy as np
@@ -16,8 +15,7 @@ from lib.activations import gelu, relu, swish
 from lib.teaching.components import CurveExplorer, base
 from lib.teaching.components.curve_explorer import CYCLE, DASHES, short
 from lib.teaching.figures import COLORS
-from tests.browser import chromium, offline_page
-from tests.teaching.test_components import TEMPLATE, Parts, page_state
+from tests.teaching.test_components import Parts, page_state
 
 X = torch.arange(-20, 21, dtype=torch.float64) / 5
 BETAS = [0.5, 1.0, 1.702, 3.0, 8.0]
@@ -307,30 +305,6 @@ def test_names_are_text():
 
 
 # --- in a browser ---------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture
-def show(browser, tmp_path):
-    """Open components as one page from a file; at the end the page must have been quiet."""
-    with ExitStack() as stack:
-
-        def opened(*components, mode="light", width=1280, **options):
-            path = tmp_path / f"page-{len(list(tmp_path.iterdir()))}.html"
-            body = "".join(component.html() for component in components)
-            path.write_text(TEMPLATE.format(mode=mode, body=body), encoding="utf-8")
-            size = {"width": width, "height": 900}
-            page, seen = stack.enter_context(offline_page(browser, viewport=size, **options))
-            stack.callback(seen.clean)
-            page.goto(path.as_uri())
-            return page
-
-        yield opened
 
 
 def state_of(page):

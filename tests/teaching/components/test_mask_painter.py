@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-from contextlib import ExitStack
 
 import pytest
 import torch
@@ -13,8 +12,7 @@ from lib.attention import causal_mask
 from lib.sliding_window import count_pairs, window_mask
 from lib.teaching.components import MaskPainter, base
 from lib.teaching.figures import COLORS
-from tests.browser import chromium, offline_page
-from tests.teaching.test_components import TEMPLATE, Parts, page_state
+from tests.teaching.test_components import Parts, page_state
 
 N = 9
 TOKENS = [[], [0], [3, 8]]
@@ -169,30 +167,6 @@ def test_names_are_text():
 
 
 # --- in a browser ---------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture
-def show(browser, tmp_path):
-    """Open components as one page from a file; at the end the page must have been quiet."""
-    with ExitStack() as stack:
-
-        def opened(*components, mode="light", width=1280, **options):
-            path = tmp_path / f"page-{len(list(tmp_path.iterdir()))}.html"
-            body = "".join(component.html() for component in components)
-            path.write_text(TEMPLATE.format(mode=mode, body=body), encoding="utf-8")
-            size = {"width": width, "height": 900}
-            page, seen = stack.enter_context(offline_page(browser, viewport=size, **options))
-            stack.callback(seen.clean)
-            page.goto(path.as_uri())
-            return page
-
-        yield opened
 
 
 def painter(**options):

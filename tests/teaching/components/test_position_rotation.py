@@ -12,8 +12,7 @@ import torch
 from lib.positions import sinusoidal_encoding
 from lib.teaching.components import PositionRotation, base
 from lib.teaching.figures import COLORS
-from tests.browser import chromium, offline_page
-from tests.teaching.test_components import SURFACES, TEMPLATE, Parts, contrast, rgb
+from tests.teaching.test_components import SURFACES, Parts, contrast, rgb
 
 FREQUENCIES = [10000 ** (-i / 8) for i in range(8)]  # of d_model 16
 
@@ -134,31 +133,6 @@ def test_short_reaches_begin_inside():
 
 
 # --- in a browser ---------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture
-def show(browser, tmp_path):
-    from contextlib import ExitStack
-
-    with ExitStack() as stack:
-
-        def opened(*shown, mode="light", width=1280, **options):
-            path = tmp_path / "page.html"
-            body = "".join(one.html() for one in shown)
-            path.write_text(TEMPLATE.format(mode=mode, body=body), encoding="utf-8")
-            size = {"width": width, "height": 800}
-            page, seen = stack.enter_context(offline_page(browser, viewport=size, **options))
-            stack.callback(seen.clean)
-            page.goto(path.as_uri())
-            return page
-
-        yield opened
 
 
 def now(page):

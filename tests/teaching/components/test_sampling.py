@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from contextlib import ExitStack
 
 import pytest
 import torch
@@ -12,8 +11,7 @@ import torch
 from lib.generation import keep_top_k, keep_top_p
 from lib.teaching.components import Sampling, base
 from lib.teaching.components.sampling import TEMPERATURES, TOP_PS
-from tests.browser import chromium, offline_page
-from tests.teaching.test_components import SURFACES, TEMPLATE, Parts
+from tests.teaching.test_components import SURFACES, Parts
 
 WORDS = ["the", "a", " cat", "dog", "\n", "ran", "slept", "milk", "sat", "and", "of", "so", "it"]
 
@@ -143,30 +141,6 @@ def test_fallback_says_what_is_kept():
 
 
 # --- in a browser ---------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture
-def show(browser, tmp_path):
-    """Open components as one page from a file; at the end the page must have been quiet."""
-    with ExitStack() as stack:
-
-        def opened(*components, mode="light", width=1280, **options):
-            path = tmp_path / f"page-{len(list(tmp_path.iterdir()))}.html"
-            body = "".join(component.html() for component in components)
-            path.write_text(TEMPLATE.format(mode=mode, body=body), encoding="utf-8")
-            size = {"width": width, "height": 900}
-            page, seen = stack.enter_context(offline_page(browser, viewport=size, **options))
-            stack.callback(seen.clean)
-            page.goto(path.as_uri())
-            return page
-
-        yield opened
 
 
 def state_of(page):

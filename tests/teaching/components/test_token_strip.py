@@ -12,8 +12,7 @@ import torch
 
 from lib.teaching.components import TokenStrip, base
 from lib.teaching.components.token_strip import SAYS, STEPS
-from tests.browser import chromium, offline_page
-from tests.teaching.test_components import SURFACES, TEMPLATE, Parts, contrast, rgb, strip
+from tests.teaching.test_components import SURFACES, Parts, contrast, rgb, strip
 
 WORDS = ["the", "cat", "drank", "milk", "and", "slept"]
 SOURCE = Path(base.__file__).with_name(TokenStrip.MODULE).read_text(encoding="utf-8")
@@ -309,32 +308,6 @@ def test_nasty_tokens_are_text():
 
 
 # --- in a browser ---------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture
-def show(browser, tmp_path):
-    """Open components as one page from a file; at the end the page must have been quiet."""
-    from contextlib import ExitStack
-
-    with ExitStack() as stack:
-
-        def opened(*pieces, mode="light", width=1280, **options):
-            path = tmp_path / f"page-{len(list(tmp_path.iterdir()))}.html"
-            body = "".join(piece.html() for piece in pieces)
-            path.write_text(TEMPLATE.format(mode=mode, body=body), encoding="utf-8")
-            size = {"width": width, "height": 800}
-            page, seen = stack.enter_context(offline_page(browser, viewport=size, **options))
-            stack.callback(seen.clean)
-            page.goto(path.as_uri())
-            return page
-
-        yield opened
 
 
 def state_of(page, ident):
