@@ -1,7 +1,6 @@
 """The recorded run that chapter 11_bert shows: it is whole, and its command can be run."""
 
 import functools
-import importlib.util
 import json
 from pathlib import Path
 
@@ -26,14 +25,6 @@ TINY = {
 
 
 @pytest.fixture
-def run():
-    spec = importlib.util.spec_from_file_location("bert_run", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
 def tiny(run, monkeypatch):
     """Two steps of everything, and two dozen texts a task."""
 
@@ -53,9 +44,7 @@ def tiny(run, monkeypatch):
     monkeypatch.setattr(bert_tasks, "names", lambda corpus, num_labels: bert_tasks.dates(corpus))
     judge = functools.partial(bert_tasks.at_masks_and_elsewhere, count=20)
     monkeypatch.setattr(bert_tasks, "at_masks_and_elsewhere", judge)
-    threads = torch.get_num_threads()
-    yield run
-    torch.set_num_threads(threads)
+    return run
 
 
 def test_the_recorded_file_holds_every_run(run):

@@ -1,6 +1,5 @@
 """The recorded run that chapter 14_distillation shows: it is whole, and its command can be run."""
 
-import importlib.util
 import itertools
 import math
 from pathlib import Path
@@ -16,21 +15,11 @@ TRAINING = {"teacher_steps": 3, "student_steps": 2, "learning_rate": 3e-3, "temp
 
 
 @pytest.fixture
-def run():
-    spec = importlib.util.spec_from_file_location("distillation_run", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
 def tiny(run, monkeypatch):
     monkeypatch.setattr(run, "SIZES", SIZES)
     monkeypatch.setattr(run, "TRAINING", TRAINING)
     monkeypatch.setattr(run, "SEEDS", [0, 1])
-    threads = torch.get_num_threads()
-    yield run
-    torch.set_num_threads(threads)
+    return run
 
 
 def test_the_recorded_file_holds_every_run(run):

@@ -1,27 +1,17 @@
 """The recorded run that chapter 07_encoder_decoder shows: it is whole, and its command runs."""
 
-import importlib.util
 import itertools
 import math
 from functools import partial
 from pathlib import Path
 
 import pytest
-import torch
 
 from lib.teaching.recorded import recorded
 
 SCRIPT = Path(__file__).parents[2] / "book" / "experiments" / "encoder_decoder.py"
 SIZES = {"d_model": 8, "num_layers": 1, "num_heads": 2, "d_ff": 8, "max_length": 64}
 TRAINING = {"steps": 1, "batch_size": 4, "learning_rate": 4e-3, "smoothing": 0.1}
-
-
-@pytest.fixture
-def run():
-    spec = importlib.util.spec_from_file_location("encoder_decoder_run", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -34,9 +24,7 @@ def tiny(run, monkeypatch):
     for _, training, _ in run.ARMS.values():
         if "steps" in training:
             training["steps"] = 2
-    threads = torch.get_num_threads()
-    yield run
-    torch.set_num_threads(threads)
+    return run
 
 
 def test_the_recorded_file_holds_every_run(run):

@@ -1,12 +1,10 @@
 """The recorded run that chapter 01_from_recurrence shows: whole, and its command can be run."""
 
-import importlib.util
 import json
 import math
 from pathlib import Path
 
 import pytest
-import torch
 
 from lib.teaching.recorded import recorded
 from lib.teaching.sequences import KINDS
@@ -14,14 +12,6 @@ from lib.teaching.sequences import KINDS
 SCRIPT = Path(__file__).parents[2] / "book" / "experiments" / "from_recurrence.py"
 TEXT = {"length": 7, "batch": 2, "width": 16, "sweep_steps": 1, "steps": 2}
 RECALL = {"batch": 3, "width": 16, "letters": 3, "steps": 2, "test": 5}
-
-
-@pytest.fixture
-def run():
-    spec = importlib.util.spec_from_file_location("from_recurrence_run", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -37,9 +27,7 @@ def tiny(run, monkeypatch):
     monkeypatch.setattr(run, "RECALL_RATES", [1e-3])
     monkeypatch.setattr(run, "DISTANCES", [2, 5])
     monkeypatch.setattr(run, "SEEDS", [0, 1])
-    threads = torch.get_num_threads()
-    yield run
-    torch.set_num_threads(threads)
+    return run
 
 
 def is_whole(results, settings):

@@ -1,6 +1,5 @@
 """The recorded run that chapter 10_gpt shows: it is whole, and its command can be run."""
 
-import importlib.util
 import json
 import math
 from pathlib import Path
@@ -24,22 +23,12 @@ TUNING = {
 
 
 @pytest.fixture
-def run():
-    spec = importlib.util.spec_from_file_location("gpt_run", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
 def tiny(run, monkeypatch):
     for name, value in {"SIZES": SIZES, "TRAINING": TRAINING, "TUNING": TUNING}.items():
         monkeypatch.setattr(run, name, value)
     monkeypatch.setattr(run, "SEEDS", [0, 1])
     monkeypatch.setattr(run, "WRITTEN", 20)
-    threads = torch.get_num_threads()
-    yield run
-    torch.set_num_threads(threads)
+    return run
 
 
 def assert_whole(results, run):

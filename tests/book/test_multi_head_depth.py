@@ -1,6 +1,5 @@
 """The recorded run that chapter 03_multi_head shows: it is whole, and its command can be run."""
 
-import importlib.util
 import itertools
 from pathlib import Path
 
@@ -13,40 +12,25 @@ SCRIPT = Path(__file__).parents[2] / "book" / "experiments" / "multi_head_depth.
 TINY = {"d_model": 8, "d_ff": 8, "length": 8, "batch_size": 2, "steps": 2}
 
 
-@pytest.fixture(scope="module")
-def depth():
-    spec = importlib.util.spec_from_file_location("multi_head_depth", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def one_thread():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
-def test_the_recorded_file_holds_every_run_once(depth):
+def test_the_recorded_file_holds_every_run_once(run):
     record = recorded("multi_head_depth")
-    assert depth.SETTING.items() <= record["settings"].items()
-    assert record["command"] == depth.COMMAND
-    assert SCRIPT.name in depth.COMMAND
+    assert run.SETTING.items() <= record["settings"].items()
+    assert record["command"] == run.COMMAND
+    assert SCRIPT.name in run.COMMAND
     runs = record["results"]["runs"]
     found = [((r["layers"], r["learning_rate"]), r["heads"], r["seed"]) for r in runs]
-    assert sorted(found) == sorted(itertools.product(depth.ARMS, depth.HEADS, depth.SEEDS))
+    assert sorted(found) == sorted(itertools.product(run.ARMS, run.HEADS, run.SEEDS))
 
 
-def test_the_number_of_heads_changes_no_parameter_count(depth):
+def test_the_number_of_heads_changes_no_parameter_count(run):
     runs = recorded("multi_head_depth")["results"]["runs"]
     counts = {(r["layers"], r["parameters"]) for r in runs}
     assert len(counts) == len({layers for layers, _ in counts}) == 2
 
 
-def test_the_future_is_hidden(depth):
+def test_the_future_is_hidden(run):
     torch.manual_seed(0)
-    model = depth.Blocks(5, 2, 2, TINY).eval()
+    model = run.Blocks(5, 2, 2, TINY).eval()
     ids = torch.randint(5, (1, 6))
     moved = ids.clone()
     moved[0, -1] = (moved[0, -1] + 1) % 5
@@ -54,23 +38,23 @@ def test_the_future_is_hidden(depth):
     assert change[:-1].max() == 0 and change[-1] > 1e-4
 
 
-def test_an_interrupted_run_goes_on(depth, tmp_path, one_thread):
+def test_an_interrupted_run_goes_on(run, tmp_path):
     path = tmp_path / "results.json"
     arms = ((1, 1e-2),)
-    depth.main(path, TINY, arms, heads=(1,), seeds=(0,))
+    run.main(path, TINY, arms, heads=(1,), seeds=(0,))
     first = recorded("results", folder=tmp_path)
     assert [r["heads"] for r in first["results"]["runs"]] == [1]
-    depth.main(path, TINY, arms, heads=(1, 2), seeds=(0,))
+    run.main(path, TINY, arms, heads=(1, 2), seeds=(0,))
     second = recorded("results", folder=tmp_path)
     one, two = second["results"]["runs"]
     assert one == first["results"]["runs"][0]
-    assert two == depth.run(1, 2, 0, 1e-2, TINY)
+    assert two == run.run(1, 2, 0, 1e-2, TINY)
     assert one["parameters"] == two["parameters"] and one["loss"] != two["loss"]
     assert second["seconds"] >= first["seconds"]
 
 
-def test_results_of_another_setting_are_not_mixed_in(depth, tmp_path, one_thread):
+def test_results_of_another_setting_are_not_mixed_in(run, tmp_path):
     path = tmp_path / "results.json"
-    depth.main(path, TINY, ((1, 1e-2),), heads=(1,), seeds=(0,))
+    run.main(path, TINY, ((1, 1e-2),), heads=(1,), seeds=(0,))
     with pytest.raises(ValueError, match="expected results of"):
-        depth.main(path, TINY | {"steps": 3}, ((1, 1e-2),), heads=(1,), seeds=(0,))
+        run.main(path, TINY | {"steps": 3}, ((1, 1e-2),), heads=(1,), seeds=(0,))

@@ -1,25 +1,12 @@
 """The recorded parity run that the model cards show: it is whole, and its command can be run."""
 
-import importlib.util
-import sys
 from pathlib import Path
 
-import pytest
 import torch
 
 from lib.teaching.recorded import recorded
 
 SCRIPT = Path(__file__).parents[2] / "book" / "experiments" / "parity.py"
-
-
-@pytest.fixture(scope="module")
-def run():
-    spec = importlib.util.spec_from_file_location("parity_run", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "parity_run", module)  # where dataclasses look for annotations
-        spec.loader.exec_module(module)
-    return module
 
 
 def test_the_recorded_file_holds_every_case(run):
@@ -37,9 +24,7 @@ def test_the_recorded_file_holds_every_case(run):
 
 def test_the_script_writes_what_is_recorded(run, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "SEEDS", [0])
-    threads = torch.get_num_threads()
     run.main(tmp_path / "again.json")
-    torch.set_num_threads(threads)
     found = recorded("again", folder=tmp_path)["results"]["families"]
     want = recorded("parity")["results"]["families"]
     assert list(found) == list(want)

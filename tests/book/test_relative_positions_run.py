@@ -1,6 +1,5 @@
 """The recorded run that chapter 08_relative_positions shows: it is whole, and its command runs."""
 
-import importlib.util
 import itertools
 from pathlib import Path
 
@@ -22,37 +21,22 @@ TINY = {
 }
 
 
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("relative_positions", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def one_thread():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
-def test_the_recorded_file_holds_every_run_once(script):
+def test_the_recorded_file_holds_every_run_once(run):
     record = recorded("relative_positions")
-    assert script.SETTING.items() <= record["settings"].items()
-    assert record["command"] == script.COMMAND and SCRIPT.name in script.COMMAND
+    assert run.SETTING.items() <= record["settings"].items()
+    assert record["command"] == run.COMMAND and SCRIPT.name in run.COMMAND
     runs = record["results"]["runs"]
     found = sorted((r["arm"], r["seed"]) for r in runs)
-    assert found == sorted(itertools.product(script.ARMS, script.SEEDS))
+    assert found == sorted(itertools.product(run.ARMS, run.SEEDS))
     blocks = record["settings"]["read"] // record["settings"]["block"]
     assert all(len(r["loss"]) == blocks and min(r["loss"]) > 0.5 for r in runs)
     assert record["seconds"] < 600
 
 
 @pytest.mark.parametrize("arm", ["none", "learned", "alibi", "t5", "t5-near"])
-def test_the_future_is_hidden(script, arm):
+def test_the_future_is_hidden(run, arm):
     torch.manual_seed(0)
-    model = script.Characters(5, arm, TINY).eval()
+    model = run.Characters(5, arm, TINY).eval()
     ids = torch.randint(5, (1, 6))
     moved = ids.clone()
     moved[0, -1] = (moved[0, -1] + 1) % 5
@@ -60,25 +44,25 @@ def test_the_future_is_hidden(script, arm):
     assert change[:-1].max() == 0 and change[-1] > 1e-4
 
 
-def test_slopes_and_signs_of_alibi(script):
-    bias = script.Alibi(4)(5)[0]
+def test_slopes_and_signs_of_alibi(run):
+    bias = run.Alibi(4)(5)[0]
     for head, slope in enumerate((1 / 4, 1 / 16, 1 / 64, 1 / 256)):
         assert bias[head, 4].tolist() == pytest.approx([-slope * r for r in (4, 3, 2, 1, 0)])
 
 
-def test_an_interrupted_run_goes_on(script, tmp_path, one_thread):
+def test_an_interrupted_run_goes_on(run, tmp_path):
     path = tmp_path / "results.json"
-    script.main(path, TINY, arms=("none",), seeds=(0,))
+    run.main(path, TINY, arms=("none",), seeds=(0,))
     first = recorded("results", folder=tmp_path)["results"]["runs"]
-    script.main(path, TINY, arms=("none", "t5"), seeds=(0,))
+    run.main(path, TINY, arms=("none", "t5"), seeds=(0,))
     second = recorded("results", folder=tmp_path)["results"]["runs"]
-    assert second == [*first, script.run("t5", 0, TINY)]
+    assert second == [*first, run.run("t5", 0, TINY)]
     assert [r["arm"] for r in second] == ["none", "t5"]
     assert second[0]["loss"] != second[1]["loss"]
 
 
-def test_results_of_another_setting_are_not_mixed_in(script, tmp_path, one_thread):
+def test_results_of_another_setting_are_not_mixed_in(run, tmp_path):
     path = tmp_path / "results.json"
-    script.main(path, TINY, arms=("none",), seeds=(0,))
+    run.main(path, TINY, arms=("none",), seeds=(0,))
     with pytest.raises(ValueError, match="expected results of"):
-        script.main(path, TINY | {"steps": 3}, arms=("none",), seeds=(0,))
+        run.main(path, TINY | {"steps": 3}, arms=("none",), seeds=(0,))

@@ -1,6 +1,5 @@
 """The recorded run of chapter 09_sliding_window: it is whole, and its command can be run."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -14,22 +13,12 @@ SCRIPT = Path(__file__).parents[2] / "book" / "experiments" / "sliding_window.py
 FIGURES = {"forward_seconds", "forward_bytes", "both_seconds", "both_bytes"}
 
 
-@pytest.fixture(scope="module")
-def run():
-    spec = importlib.util.spec_from_file_location("sliding_window_run", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
 def tiny(run, monkeypatch):
     monkeypatch.setattr(run, "SIZES", {"window": 4, "heads": 2, "features": 3, "repeats": 2})
     monkeypatch.setattr(run, "LENGTHS", [8, 16])
     monkeypatch.setattr(run, "LONGEST", {"dense": 16, "gathered": 8})
-    threads = torch.get_num_threads()
-    yield run
-    torch.set_num_threads(threads)
+    return run
 
 
 def functions_of(row):

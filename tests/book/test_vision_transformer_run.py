@@ -1,9 +1,7 @@
 """The recorded run that chapter 12_vision_transformer shows: whole, and its command can be run."""
 
-import importlib.util
 import itertools
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,24 +14,13 @@ TINY = {"steps": 3, "long_steps": 4, "batch": 4, "rates": [1e-3, 3e-3], "tuned_o
 
 
 @pytest.fixture
-def run(monkeypatch):
-    spec = importlib.util.spec_from_file_location("vision_transformer_run", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)  # a dataclass looks its module up
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
 def tiny(run, monkeypatch):
     monkeypatch.setattr(run, "TRAINING", TINY)
     monkeypatch.setattr(run, "SIZES", [30, 60])
     monkeypatch.setattr(run, "SEEDS", [0, 1])
     monkeypatch.setattr(run, "TUNING_SEEDS", [10])
     monkeypatch.setattr(run, "PAIRS", {"seeds": [7], "size": 20})
-    threads = torch.get_num_threads()
-    yield run
-    torch.set_num_threads(threads)
+    return run
 
 
 def keys(run):

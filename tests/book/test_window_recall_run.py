@@ -1,23 +1,13 @@
 """The recorded recall of chapter 09_sliding_window: it is whole, and its command can be run."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import pytest
-import torch
 
 from lib.teaching.recorded import recorded
 
 SCRIPT = Path(__file__).parents[2] / "book" / "experiments" / "window_recall.py"
-
-
-@pytest.fixture
-def run():
-    spec = importlib.util.spec_from_file_location("window_recall_run", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -27,9 +17,7 @@ def tiny(run, monkeypatch):
     monkeypatch.setattr(run, "TRAINING", training)
     monkeypatch.setattr(run, "COUNT", 20)
     monkeypatch.setattr(run, "SEEDS", [0, 1])
-    threads = torch.get_num_threads()
-    yield run
-    torch.set_num_threads(threads)
+    return run
 
 
 def test_the_recorded_file_holds_every_run(run):

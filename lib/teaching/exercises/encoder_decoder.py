@@ -125,7 +125,9 @@ def beam(answer):
         (0,): [0.55, 0.45],
         (1,): [0.95, 0.05],
     }
-    rows = lambda text: garden.get(text, [0.5, 0.5])  # noqa: E731
+
+    def rows(text):
+        return garden.get(text, [0.5, 0.5])
 
     yield "returns a text of n tokens"
     got = answer(rows, 1, 3)
@@ -155,9 +157,12 @@ def beam(answer):
         (1,): [0.4, 0.3, 0.3],
         (0, 1): [0.9, 0.05, 0.05],
     }
-    rows = lambda text: crowded.get(text, [0.4, 0.3, 0.3])  # noqa: E731
+
+    def rows_of_crowded(text):
+        return crowded.get(text, [0.4, 0.3, 0.3])
+
     # (0, 0) .25 and (0, 1) .225 are both better than (1, 0) .12
-    got = answer(rows, 2, 3)
+    got = answer(rows_of_crowded, 2, 3)
     expect(got == (0, 1, 0), f"got {got}, want (0, 1, 0): both beams share a first token")
 
     yield "with enough beams it is the best of all"
