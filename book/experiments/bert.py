@@ -11,7 +11,6 @@ pre-trained. Each of the four is then fine-tuned for three tasks.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -25,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 from lib.models.bert import BERT  # noqa: E402
 from lib.teaching import bert_tasks as tasks_of  # noqa: E402
 from lib.teaching.pretraining import start_local  # noqa: E402
-from lib.teaching.recorded import record  # noqa: E402
+from lib.teaching.recorded import earlier, record  # noqa: E402
 from lib.training import seed_everything  # noqa: E402
 
 RESULTS = Path(__file__).with_suffix(".json")
@@ -135,10 +134,8 @@ def main(path: Path = RESULTS) -> None:
         "examples": examples(corpus, tasks),
         "runs": [],
     }
-    if path.exists():
-        old = json.loads(path.read_text(encoding="utf-8"))
-        if old["settings"] == settings and old["results"]["sha256"] == corpus.sha256:
-            results["runs"] = old["results"]["runs"]
+    if old := earlier(path, settings, sha256=corpus.sha256):
+        results["runs"] = old["results"]["runs"]
 
     def save() -> None:
         record(

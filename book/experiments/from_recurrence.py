@@ -13,7 +13,6 @@ on where it was. `seconds` counts the processor's time, not the waiting.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -31,7 +30,7 @@ from lib.data import (  # noqa: E402
     random_windows,
     topics_text,
 )
-from lib.teaching.recorded import record  # noqa: E402
+from lib.teaching.recorded import earlier, record  # noqa: E402
 from lib.teaching.sequences import (  # noqa: E402
     KINDS,
     SequenceModel,
@@ -84,10 +83,8 @@ class Run:
 
     def __init__(self, path: Path) -> None:
         self.path, self.results, self.before = path, {}, 0.0
-        if path.exists():
-            old = json.loads(path.read_text("utf8"))
-            if old["settings"] == settings():
-                self.results, self.before = old["results"], old["seconds"]
+        if old := earlier(path, settings()):
+            self.results, self.before = old["results"], old["seconds"]
         self.began = time.process_time()
 
     def once(self, keys: tuple[str, ...], compute) -> dict:

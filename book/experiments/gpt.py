@@ -14,7 +14,6 @@ stopped goes on behind the last unit in the file, if that was made with the same
 from __future__ import annotations
 
 import copy
-import json
 import math
 import sys
 import time
@@ -38,7 +37,7 @@ from lib.generation import sample  # noqa: E402
 from lib.losses import masked_lm_loss  # noqa: E402
 from lib.models.gpt2 import GPT2, GPT2Config  # noqa: E402
 from lib.teaching.finetuning import Examples, accuracy, fine_tune, pack  # noqa: E402
-from lib.teaching.recorded import record  # noqa: E402
+from lib.teaching.recorded import earlier, record  # noqa: E402
 from lib.training import evaluate, fit  # noqa: E402
 
 RESULTS = Path(__file__).with_suffix(".json")
@@ -165,23 +164,16 @@ def tune(trained: GPT2, seed: int, vocabulary: CharacterVocabulary) -> dict[str,
     return found
 
 
-def earlier(path: Path, settings: dict, sha256: str) -> tuple[dict, float]:
-    """The units of a stopped run with these settings on this text, and their seconds."""
-    if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["settings"] == settings and found["results"]["text_sha256"] == sha256:
-            return found["results"], found["seconds"]
-    return {}, 0.0
-
-
 def main(path: Path = RESULTS) -> None:
     """Do every unit that the file at `path` lacks; it is whole after each."""
     torch.set_num_threads(1)
     text = topics_text(seed=0)
     vocabulary = CharacterVocabulary.from_text(text.train + text.validation)
     settings = {**SIZES, **TRAINING, "tuning": TUNING, "seeds": SEEDS, "prompt": PROMPT}
-    results, spent = earlier(path, settings, text.sha256)
-    if not results:
+    if found := earlier(path, settings, text_sha256=text.sha256):
+        results, spent = found["results"], found["seconds"]
+    else:
+        spent = 0.0
         results = {
             "text_sha256": text.sha256,
             "vocabulary": len(vocabulary),

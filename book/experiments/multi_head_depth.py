@@ -10,7 +10,6 @@ on one core. A run that is in the file already is not run again, so an interrupt
 from __future__ import annotations
 
 import itertools
-import json
 import sys
 import time
 from pathlib import Path
@@ -29,7 +28,7 @@ from lib.data import (  # noqa: E402
     topics_text,
 )
 from lib.layers import EncoderLayer, LayerNorm, initialise  # noqa: E402
-from lib.teaching.recorded import record  # noqa: E402
+from lib.teaching.recorded import earlier, record  # noqa: E402
 from lib.training import evaluate, fit  # noqa: E402
 
 RESULTS = Path(__file__).with_suffix(".json")
@@ -94,14 +93,8 @@ def main(
     """Make every run that the file at `path` does not hold yet; it is whole after each of them."""
     torch.set_num_threads(1)
     settings = {**setting, "text_sha256": topics_text(seed=0).sha256}
-    runs, seconds = [], 0.0
-    if path.exists():
-        found = json.loads(path.read_text("utf8"))
-        if found["settings"] != settings:
-            raise ValueError(
-                f"{path}: expected results of {settings}, got those of {found['settings']}"
-            )
-        runs, seconds = found["results"]["runs"], found["seconds"]
+    found = earlier(path, settings)
+    runs, seconds = (found["results"]["runs"], found["seconds"]) if found else ([], 0.0)
     done = {(r["layers"], r["learning_rate"], r["heads"], r["seed"]) for r in runs}
     for (layers, learning_rate), num_heads, seed in itertools.product(arms, heads, seeds):
         if (layers, learning_rate, num_heads, seed) in done:

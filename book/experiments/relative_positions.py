@@ -10,7 +10,6 @@ some minutes on one core. A run that is in the file already is not run again.
 from __future__ import annotations
 
 import itertools
-import json
 import sys
 import time
 from pathlib import Path
@@ -35,7 +34,7 @@ from lib.positions import (  # noqa: E402
     RelativePositionBias,
     SinusoidalEncoding,
 )
-from lib.teaching.recorded import record  # noqa: E402
+from lib.teaching.recorded import earlier, record  # noqa: E402
 from lib.training import fit  # noqa: E402
 
 RESULTS = Path(__file__).with_suffix(".json")
@@ -152,14 +151,8 @@ def main(path: Path = RESULTS, setting: dict = SETTING, arms=tuple(ARMS), seeds=
     """Make every run that the file at `path` does not hold yet; it is whole after each of them."""
     torch.set_num_threads(1)
     settings = {**setting, "block": BLOCK, "text_sha256": topics_text(seed=0).sha256}
-    runs, seconds = [], 0.0
-    if path.exists():
-        found = json.loads(path.read_text("utf8"))
-        if found["settings"] != settings:
-            raise ValueError(
-                f"{path}: expected results of {settings}, got those of {found['settings']}"
-            )
-        runs, seconds = found["results"]["runs"], found["seconds"]
+    found = earlier(path, settings)
+    runs, seconds = (found["results"]["runs"], found["seconds"]) if found else ([], 0.0)
     done = {(r["arm"], r["seed"]) for r in runs}
     for arm, seed in itertools.product(arms, seeds):
         if (arm, seed) in done:

@@ -12,7 +12,6 @@ the file already is not run again, so an interrupted one goes on.
 from __future__ import annotations
 
 import itertools
-import json
 import sys
 import time
 from pathlib import Path
@@ -31,7 +30,7 @@ from lib.data import (  # noqa: E402
     topics_text,
 )
 from lib.layers import EncoderLayer, LayerNorm  # noqa: E402
-from lib.teaching.recorded import record  # noqa: E402
+from lib.teaching.recorded import earlier, record  # noqa: E402
 from lib.training import evaluate, fit  # noqa: E402
 
 RESULTS = Path(__file__).with_suffix(".json")
@@ -135,14 +134,8 @@ def main(path: Path = RESULTS, setting: dict = SETTING, arms=ARMS, seeds=SEEDS) 
     train, validation = vocabulary.encode(text.train), vocabulary.encode(text.validation)
     unigram = round(unigram_loss(train, validation, len(vocabulary)), 4)
     settings = {**setting, "text_sha256": text.sha256}
-    runs, seconds = [], 0.0
-    if path.exists():
-        found = json.loads(path.read_text("utf8"))
-        if found["settings"] != settings:
-            raise ValueError(
-                f"{path}: expected results of {settings}, got those of {found['settings']}"
-            )
-        runs, seconds = found["results"]["runs"], found["seconds"]
+    found = earlier(path, settings)
+    runs, seconds = (found["results"]["runs"], found["seconds"]) if found else ([], 0.0)
     done = {(r["layers"], r["branch"], r["norm"], r["warmup"], r["seed"]) for r in runs}
     for seed, arm, norm, warmup in itertools.product(seeds, arms, NORMS, WARMUPS):
         if (*arm, norm, warmup, seed) in done:

@@ -13,7 +13,6 @@ it was.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ sys.path.insert(0, str(ROOT))
 
 from lib.data import digits  # noqa: E402
 from lib.models.vit import ViT, ViTConfig  # noqa: E402
-from lib.teaching.recorded import record  # noqa: E402
+from lib.teaching.recorded import earlier, record  # noqa: E402
 from lib.training import fit  # noqa: E402
 
 RESULTS = Path(__file__).with_suffix(".json")
@@ -181,11 +180,8 @@ def main(path: Path = RESULTS) -> None:
         "pairs": [],
     }
     before = 0.0
-    if path.exists():
-        old = json.loads(path.read_text(encoding="utf-8"))
-        same = {**old["settings"], "seeds": SEEDS} == settings
-        if same and old["results"]["images_sha256"] == data.sha256:
-            results, before = old["results"], old["seconds"]
+    if old := earlier(path, settings, but=["seeds"], images_sha256=data.sha256):
+        results, before = old["results"], old["seconds"]
     began = time.process_time()
 
     def save() -> None:

@@ -13,7 +13,6 @@ again, it goes on with the next seed. Remove the file to begin afresh.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -25,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 from lib.data import CharacterVocabulary, topics_text  # noqa: E402
 from lib.teaching.recall import RecallTask, accuracy_by_distance, train_recall  # noqa: E402
-from lib.teaching.recorded import record  # noqa: E402
+from lib.teaching.recorded import earlier, record  # noqa: E402
 
 RESULTS = Path(__file__).with_suffix(".json")
 COMMAND = "OMP_NUM_THREADS=1 python book/experiments/window_recall.py"
@@ -52,12 +51,10 @@ def main(path: Path = RESULTS) -> None:
     )
     settings = {**SIZES, **TRAINING, "count": COUNT}
     arms, before = {name: [] for name in ARMS}, 0.0
-    if path.exists():
-        content = json.loads(path.read_text(encoding="utf-8"))
-        arms, before = content["results"]["arms"], content["seconds"]
-        seeds = SEEDS[: len(arms["1 layer"])]
-        if content["settings"] != settings | {"seeds": seeds} or list(arms) != list(ARMS):
-            raise ValueError(f"{path.name}: expected these settings, got others; remove it")
+    if old := earlier(path, settings, but=["seeds"], text_sha256=text.sha256):
+        arms, before = old["results"]["arms"], old["seconds"]
+        if list(arms) != list(ARMS):
+            raise ValueError(f"{path.name}: expected arms {list(ARMS)}, got {list(arms)}")
     for seed in SEEDS[len(arms["1 layer"]) :]:
         for name, (layers, start_is_global) in ARMS.items():
             kind = {"start_is_global": start_is_global}

@@ -1,7 +1,8 @@
 """Results of runs too long for a chapter: read from a file in the repository, with their origin.
 
-A script in `book/experiments/` writes `NAME.json` beside itself, by `record`; a chapter reads it by
-`recorded("NAME")`, which prints when, on what and by which command it was made.
+A script in `book/experiments/` writes `NAME.json` beside itself, by `record`, and where it was
+stopped goes on by `earlier`; a chapter reads the file by `recorded("NAME")`, which prints when, on
+what and by which command it was made.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-__all__ = ["FIELDS", "RecordError", "record", "recorded"]
+__all__ = ["FIELDS", "RecordError", "earlier", "record", "recorded"]
 
 FOLDER = Path(__file__).resolve().parents[2] / "book" / "experiments"
 # What every file says, and of what type; what was found stands in `results`.
@@ -68,7 +69,41 @@ def recorded(name: str, *, folder: Path | None = None) -> dict[str, Any]:
     The line is the same in every run. RecordError, in one line, if the file is missing, is no JSON
     object, or a field of `FIELDS` is missing, of another type, or empty.
     """
-    path = (FOLDER if folder is None else folder) / f"{name}.json"
+    content = _read((FOLDER if folder is None else folder) / f"{name}.json")
+    minutes = content["seconds"] / 60
+    print(
+        f"recorded {content['date']} on {content['hardware']}, torch {content['torch']}, "
+        f"in {minutes:.0f} minutes, by `{content['command']}`"
+    )
+    return content
+
+
+def earlier(
+    path: Path, settings: Mapping, *, but: Sequence[str] = (), **same: Any
+) -> dict[str, Any] | None:
+    """Return what a run that was stopped has written to `path`, to go on from; None without a file.
+
+    RecordError, in one line, if its settings are not these (those named in `but` may differ), or if
+    its results have another value of an entry of `same`: nothing is mixed, nothing overwritten.
+    """
+    if not path.exists():
+        return None
+    content = _read(path)
+    wanted = json.loads(json.dumps({"settings": dict(settings), "results": same}))
+    for place, want in wanted.items():
+        found = content[place]
+        names = (want.keys() | found.keys()) - set(but) if place == "settings" else want.keys()
+        for name in sorted(names):
+            if found.get(name) != want.get(name):
+                raise RecordError(
+                    f"{path.name}: expected results of {name} = {want.get(name)!r}, got those of "
+                    f"{found.get(name)!r}; remove the file to begin anew"
+                )
+    return content
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The content of a file, with every field of `FIELDS`; RecordError as in `recorded`."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -91,9 +126,4 @@ def recorded(name: str, *, folder: Path | None = None) -> dict[str, Any]:
             raise RecordError(
                 f"{path.name}: expected {field!r} to be a {kind.__name__}, not empty, got {value!r}"
             )
-    minutes = content["seconds"] / 60
-    print(
-        f"recorded {content['date']} on {content['hardware']}, torch {content['torch']}, "
-        f"in {minutes:.0f} minutes, by `{content['command']}`"
-    )
     return content

@@ -87,11 +87,14 @@ def test_the_script_writes_what_is_recorded_and_goes_on_where_it_stopped(tiny, t
     is_whole(json.loads(path.read_text("utf8"))["results"], found["settings"])
 
 
-def test_other_settings_begin_afresh(tiny, tmp_path, monkeypatch):
+def test_results_of_other_settings_are_not_mixed_in(tiny, tmp_path, monkeypatch):
     path = tmp_path / "tiny.json"
     tiny.main(path)
+    kept = path.read_bytes()
     monkeypatch.setattr(tiny, "SEEDS", [0])
-    assert tiny.Run(path).results == {}
+    with pytest.raises(ValueError, match=r"results of seeds = \[0\], got those of \[0, 1\]"):
+        tiny.main(path)
+    assert path.read_bytes() == kept
 
 
 def test_the_open_arm_is_an_lstm_with_open_gates(tiny, tmp_path, monkeypatch):

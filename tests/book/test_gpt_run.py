@@ -86,12 +86,13 @@ def test_the_script_writes_what_is_recorded_and_goes_on_where_it_was_stopped(
     again = recorded("tiny", folder=tmp_path)
     assert again["results"] == json.loads(content)["results"]
 
-    # other settings begin anew
+    # results of other settings are neither mixed in nor overwritten
+    kept = path.read_bytes()
     monkeypatch.setattr(tiny, "PROMPT", "A ")
-    monkeypatch.setattr(tiny, "SEEDS", [0])
     ran.clear()
-    tiny.main(path)
-    assert ran == [("0.02", 0), ("1/√d", 0)]
+    with pytest.raises(ValueError, match="expected results of prompt = 'A '"):
+        tiny.main(path)
+    assert ran == [] and path.read_bytes() == kept
 
 
 def test_the_arms_differ_in_their_first_weights_alone(tiny):

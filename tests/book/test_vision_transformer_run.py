@@ -64,7 +64,7 @@ def test_the_recorded_file_holds_every_run(run):
     assert abs(found["vit"] / found["cnn"] - 1) < 0.03
 
 
-def test_the_script_writes_what_is_recorded_and_goes_on_where_it_was(tiny, tmp_path):
+def test_the_script_writes_what_is_recorded_and_goes_on_where_it_was(tiny, tmp_path, monkeypatch):
     path = tmp_path / "tiny.json"
     tiny.main(path)
     whole = recorded("tiny", folder=tmp_path)
@@ -92,6 +92,9 @@ def test_the_script_writes_what_is_recorded_and_goes_on_where_it_was(tiny, tmp_p
     tiny.main(path)
     again = recorded("tiny", folder=tmp_path)["results"]
     assert again == whole["results"]
+    monkeypatch.setattr(tiny, "PAIRS", {"seeds": [8], "size": 20})
+    with pytest.raises(ValueError, match="expected results of pairs = "):
+        tiny.main(path)
 
 
 def test_shuffling_moves_whole_patches(run):

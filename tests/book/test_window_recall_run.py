@@ -75,5 +75,5 @@ def test_a_file_of_other_settings_is_refused(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(tiny, "SEEDS", [0])
     tiny.main(path)
     monkeypatch.setattr(tiny, "COUNT", 21)
-    with pytest.raises(ValueError, match=r"tiny\.json: expected these settings, got others"):
+    with pytest.raises(ValueError, match=r"tiny\.json: expected results of count = 21"):
         tiny.main(path)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lib.teaching import recorded as module
-from lib.teaching.recorded import FIELDS, FOLDER, RecordError, record, recorded
+from lib.teaching.recorded import FIELDS, FOLDER, RecordError, earlier, record, recorded
 
 RUN = {
     "command": "python book/experiments/some.py --steps 3",
@@ -129,3 +129,45 @@ def test_what_is_no_record(tmp_path):
     expect_failure(tmp_path, "some.json: expected JSON, got an error at line 2")
     (tmp_path / "some.json").write_text("[1]")
     expect_failure(tmp_path, "some.json: expected a JSON object, got list")
+
+
+# Going on where a run was stopped
+
+
+def test_without_a_file_there_is_nothing_to_go_on_from(tmp_path):
+    assert earlier(tmp_path / "some.json", {"steps": 3}) is None
+
+
+def test_what_a_stopped_run_has_written_comes_back_without_a_word(tmp_path, capsys):
+    path = written(tmp_path, settings={"sizes": [2, 3], "seeds": [0]})
+    got = earlier(path, {"sizes": (2, 3), "seeds": [0, 1]}, but=["seeds"], loss=(1.5, 1.25))
+    assert got["results"] == RUN["results"] and got["seconds"] == 150.6
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "same", "message"),
+    [
+        ({"steps": 4}, {}, "steps = 4, got those of 3"),
+        ({}, {}, "steps = None, got those of 3"),
+        ({"steps": 3, "rate": 0.1}, {}, "rate = 0.1, got those of None"),
+        ({"steps": 3}, {"loss": [1.5]}, "loss = [1.5], got those of [1.5, 1.25]"),
+        ({"steps": 3}, {"text": "0f"}, "text = '0f', got those of None"),
+    ],
+)
+def test_results_of_another_run_are_refused(tmp_path, settings, same, message):
+    path = written(tmp_path)
+    kept = path.read_bytes()
+    with pytest.raises(RecordError) as caught:
+        earlier(path, settings, **same)
+    assert str(caught.value) == (
+        f"some.json: expected results of {message}; remove the file to begin anew"
+    )
+    assert path.read_bytes() == kept
+
+
+def test_a_file_that_is_not_whole_is_no_earlier_run(tmp_path):
+    path = tmp_path / "some.json"
+    path.write_text("{}")
+    with pytest.raises(RecordError, match=r"some\.json: expected the field 'command', found none"):
+        earlier(path, {})
