@@ -31,9 +31,11 @@ __all__ = [
     "date_pairs",
     "digits",
     "docstrings",
+    "draw_by_hash",
     "hub_classification",
     "hub_text",
     "random_windows",
+    "standard_library_sources",
     "topics_paragraphs",
     "topics_text",
 ]
@@ -81,7 +83,7 @@ def topics_text(seed: int = 0, validation: float = 0.1) -> Text:
     paragraphs = topics_paragraphs()
     sides: tuple[list[str], list[str]] = ([], [])
     for paragraph in paragraphs:
-        sides[_draw(seed, paragraph) < validation].append(paragraph)
+        sides[draw_by_hash(seed, paragraph) < validation].append(paragraph)
     if not all(sides):
         raise ValueError(
             "validation: expected a share between 0 and 1 that leaves paragraphs on both sides, "
@@ -91,8 +93,11 @@ def topics_text(seed: int = 0, validation: float = 0.1) -> Text:
     return Text(train="\n".join(sides[0]), validation="\n".join(sides[1]), sha256=whole)
 
 
-def _draw(seed: int, example: str) -> float:
-    """A number from 0 to 1, uniform over seeds and examples, the same on every machine."""
+def draw_by_hash(seed: int, example: str) -> float:
+    """A number from 0 to 1, uniform over seeds and examples, the same on every machine.
+
+    What is on a side by this draw stays there when other examples come or go.
+    """
     digest = hashlib.sha256(f"{seed}\n{example}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
@@ -171,7 +176,7 @@ def docstrings(
 
     whole = "\n".join(f"{name}\t{text}" for text, name in kept)
     sides: tuple[list, list] = ([], [])
-    for draw, text, name in sorted((_draw(seed, text), text, name) for text, name in kept):
+    for draw, text, name in sorted((draw_by_hash(seed, text), text, name) for text, name in kept):
         sides[draw < validation].append((text, names.index(name)))
     if any({label for _, label in side} != set(range(num_labels)) for side in sides):
         raise ValueError(
@@ -193,14 +198,23 @@ def docstrings(
 def _standard_library(folder: Path) -> tuple[tuple[str, str], ...]:
     """(docstring, top-level module) for the public modules in a folder, in order of their path."""
     found = []
+    for path, name in standard_library_sources(folder):
+        if not name.startswith("_"):
+            found += [(text, name) for text in _docstrings_of(ast.parse(path.read_bytes()))]
+    return tuple(found)
+
+
+def standard_library_sources(folder: Path) -> Iterator[tuple[Path, str]]:
+    """(file, top-level module) of the standard library's modules in a folder, in order of path.
+
+    Tests are left out, and what is an application or no longer there in newer versions.
+    """
     for path in sorted(folder.rglob("*.py")):
         parts = path.relative_to(folder).parts
         name = parts[0].removesuffix(".py")
-        public = name in sys.stdlib_module_names and not name.startswith("_")
-        if not public or name in _NOT_LABELS or not _TESTS.isdisjoint(parts):
-            continue
-        found += [(text, name) for text in _docstrings_of(ast.parse(path.read_bytes()))]
-    return tuple(found)
+        known = name in sys.stdlib_module_names and name not in _NOT_LABELS
+        if known and _TESTS.isdisjoint(parts):
+            yield path, name
 
 
 def _docstrings_of(node: ast.AST) -> Iterator[str]:
@@ -290,10 +304,10 @@ def date_pairs(
             if meaning.setdefault(text, k) != k:
                 meaning[text] = -1
 
-    order = sorted((_draw(seed, day.isoformat()), k) for k, day in enumerate(days))[:num_days]
+    order = sorted((draw_by_hash(seed, day.isoformat()), k) for k, day in enumerate(days))
     sides: tuple[list, list] = ([], [])
-    for _, k in order:
-        side = sides[_draw(seed, f"side of {days[k].isoformat()}") < validation]
+    for _, k in order[:num_days]:
+        side = sides[draw_by_hash(seed, f"side of {days[k].isoformat()}") < validation]
         for text in dict.fromkeys(of_form[k] for of_form in texts):
             if meaning[text] == k:
                 side.append((text, write(days[k])))
@@ -367,7 +381,7 @@ def digits(seed: int = 0, validation: float = 0.2) -> LabelledImages:
     pixels = data.images.astype("uint8")  # (N, 8, 8), whole numbers as they are
     labels = torch.from_numpy(data.target).long()
     draws = torch.tensor(
-        [_draw(seed, image.tobytes().hex()) for image in pixels], dtype=torch.float64
+        [draw_by_hash(seed, image.tobytes().hex()) for image in pixels], dtype=torch.float64
     )
 
     held_out = torch.zeros(len(labels), dtype=torch.bool)
@@ -520,7 +534,7 @@ def _hub_rows(
         sides = (rows[train], rows[validation])
     else:
         for row in rows[train]:
-            sides[_draw(seed, row[0].strip()) < validation].append(row)
+            sides[draw_by_hash(seed, row[0].strip()) < validation].append(row)
     if not all(any(row[0].strip() for row in side) for side in sides):
         raise ValueError(
             f"{repo_id}: expected text on both sides, got train = {train!r} and "

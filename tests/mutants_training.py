@@ -140,8 +140,8 @@ DATA_MUTANTS = [
     ),
     (
         DATA,
-        "in sorted((_draw(seed, text), text, name) for text, name in kept)",
-        "in [(_draw(seed, text), text, name) for text, name in kept]",
+        "in sorted((draw_by_hash(seed, text), text, name) for text, name in kept)",
+        "in [(draw_by_hash(seed, text), text, name) for text, name in kept]",
         "label after label",
         DOCSTRINGS + "test_the_labels_are_mixed",
     ),
@@ -196,8 +196,8 @@ DATA_MUTANTS = [
     ),
     (
         DATA,
-        "_draw(seed, row[0].strip()) < validation",
-        "_draw(seed, str(len(sides[0]))) < validation",
+        "draw_by_hash(seed, row[0].strip()) < validation",
+        "draw_by_hash(seed, str(len(sides[0]))) < validation",
         "equal rows on both sides",
         HUB + "test_a_share_is_drawn_by_hash",
     ),

@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 
 from lib.models.bert import BERT  # noqa: E402
 from lib.teaching import bert_tasks as tasks_of  # noqa: E402
-from lib.teaching.pretraining import start_local  # noqa: E402
+from lib.teaching.pretraining import start_local, tenths  # noqa: E402
 from lib.teaching.recorded import earlier, record  # noqa: E402
 from lib.training import seed_everything  # noqa: E402
 
@@ -59,7 +59,7 @@ def run_seed(found: dict, corpus, tasks: dict, save: Callable[[], None]) -> None
     def begin(name: str) -> BERT:
         model, losses = tasks_of.begin(corpus, config, parts=PARTS[name], **options)
         seen = tasks_of.at_masks_and_elsewhere(model, corpus, length=SETTINGS["begin_length"])
-        found["parts"][name] = {"loss": tasks_of.tenths(losses), **seen}
+        found["parts"][name] = {"loss": tenths(losses), **seen}
         return model
 
     first = begin("80/10/10")  # also where a run goes on: it is not in the file

@@ -17,11 +17,9 @@ import builtins
 import calendar
 import datetime
 import functools
-import hashlib
 import math
 import random
 import re
-import sys
 import sysconfig
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -33,10 +31,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.corruption import mask_tokens
-from lib.data import docstrings
+from lib.data import docstrings, draw_by_hash, standard_library_sources
 from lib.losses import masked_lm_loss, next_sentence_loss
 from lib.models.bert import BERT, BERTConfig
-from lib.teaching.pretraining import start_local
+from lib.teaching.pretraining import frequent_characters, small_config, start_local, tenths
 from lib.training import fit, seed_everything
 
 __all__ = [
@@ -121,8 +119,6 @@ def corpus(length: int = 96, *, num_labels: int = 24, rarest: int = 100) -> Corp
     occur fewer than `rarest` times in the training text are one id.
     """
     data = docstrings(num_labels=num_labels)
-    counts = Counter("".join(data.train).lower())
-    kept = [c for c, count in sorted(counts.items(), key=lambda x: (-x[1], x)) if count >= rarest]
     most = (length - 3) // 2
 
     def documents(texts: Sequence[str]) -> list[list[str]]:
@@ -132,7 +128,7 @@ def corpus(length: int = 96, *, num_labels: int = 24, rarest: int = 100) -> Corp
     return Corpus(
         train=documents(data.train),
         held_out=documents(data.validation),
-        characters=(*GLYPHS, *kept),
+        characters=(*GLYPHS, *frequent_characters(data.train, rarest)),
         length=length,
         sha256=data.sha256,
     )
@@ -221,18 +217,8 @@ def overlap_accuracy(corpus: Corpus, negatives: str, *, count: int = 2000, seed:
 
 
 def config_for(corpus: Corpus, d_model: int = 48, num_layers: int = 2) -> BERTConfig:
-    """A small BERT: heads of 16, two segments, no dropout."""
-    return BERTConfig(
-        vocab_size=len(corpus.characters),
-        d_model=d_model,
-        num_layers=num_layers,
-        num_heads=d_model // 16,
-        d_ff=4 * d_model,
-        max_length=corpus.length,
-        dropout=0.0,
-        attention_dropout=0.0,
-        init_std=1 / math.sqrt(d_model),
-    )
+    """A `small_config` for pairs of this corpus, of two segments."""
+    return small_config(len(corpus.characters), corpus.length, d_model, num_layers, 2)
 
 
 def begin(
@@ -381,11 +367,6 @@ def _copy(model: BERT) -> BERT:
     return copy.to(model.pooler.weight.device)
 
 
-def tenths(losses: Sequence[float]) -> list[float]:
-    parts = torch.tensor(losses).tensor_split(min(10, len(losses)))
-    return [round(part.mean().item(), 4) for part in parts]
-
-
 @torch.no_grad()
 def nsp_accuracy(
     model: BERT, corpus: Corpus, negatives: str, *, count: int = 2000, seed: int = 1
@@ -452,21 +433,11 @@ def modules(corpus: Corpus, *, num_labels: int = 24) -> Task:
     )
 
 
-def _draw(seed: int, text: str) -> float:
-    digest = hashlib.sha256(f"{seed}\n{text}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
-
-
 @functools.cache
 def _functions(folder: Path) -> tuple[tuple[str, frozenset[str], str], ...]:
     """(docstring on one line, its function's parameters, module) of a library's functions."""
     found: dict[str, tuple[str, frozenset[str], str]] = {}
-    for path in sorted(folder.rglob("*.py")):
-        parts = path.relative_to(folder).parts
-        name = parts[0].removesuffix(".py")
-        skip = {"test", "tests", "idlelib", "turtledemo", "lib2to3", "distutils"}
-        if name not in sys.stdlib_module_names or not skip.isdisjoint(parts):
-            continue
+    for path, name in standard_library_sources(folder):
         for node in ast.walk(ast.parse(path.read_bytes())):
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 continue
@@ -519,7 +490,7 @@ def names(corpus: Corpus, *, num_labels: int = 24, count: int = 1500) -> Task:
     known = set(docstrings(num_labels=num_labels).names)
     folder = Path(sysconfig.get_path("stdlib"))
     sides: tuple[list, list] = ([], [])
-    for text, parameters, module in sorted(_functions(folder), key=lambda x: _draw(0, x[0])):
+    for text, parameters, module in sorted(_functions(folder), key=lambda x: draw_by_hash(0, x[0])):
         spans = [s for s in tags(text, parameters) if s[1] <= corpus.length - 2]
         if any(tag != "O" for *_, tag in spans):
             sides[module not in known].append((text, spans))
@@ -596,7 +567,7 @@ def dates(corpus: Corpus, *, count: int = 1000, held_out: int = 1000, seed: int 
     be a coincidence of one in ten million.
     """
     rng = random.Random(seed)
-    both, constant = [], Counter()
+    both = []
     for size in (count, held_out):
         drawn = [date_question(rng) for _ in range(size)]
         questions, texts, spans = zip(*drawn, strict=True)

@@ -82,8 +82,7 @@ def character_corpus(
     `windows` · `length` characters.
     """
     data = docstrings(num_labels=num_labels)
-    counts = Counter("".join(data.train).lower())
-    kept = [c for c, count in sorted(counts.items(), key=lambda x: (-x[1], x)) if count >= rarest]
+    kept = frequent_characters(data.train, rarest)
     ids = {character: i for i, character in enumerate(kept, start=len(SPECIAL))}
 
     def encode(text: str) -> list[int]:
@@ -112,19 +111,32 @@ def character_corpus(
     )
 
 
+def frequent_characters(texts: Sequence[str], rarest: int) -> list[str]:
+    """Characters that occur in lower case at least `rarest` times, the most frequent first."""
+    counts = Counter("".join(texts).lower())
+    return [c for c, count in sorted(counts.items(), key=lambda x: (-x[1], x)) if count >= rarest]
+
+
 # Models
 
 
 def config_for(corpus: Corpus, d_model: int = 64, num_layers: int = 2) -> BERTConfig:
-    """A small encoder: heads of 16, no segments, no dropout."""
+    """A `small_config` for windows of this corpus, without segments."""
+    return small_config(len(corpus.characters), corpus.train.shape[1], d_model, num_layers, 0)
+
+
+def small_config(
+    vocab_size: int, max_length: int, d_model: int, num_layers: int, num_segments: int
+) -> BERTConfig:
+    """A small encoder: heads of 16, no dropout, first weights for its width."""
     return BERTConfig(
-        vocab_size=len(corpus.characters),
+        vocab_size=vocab_size,
         d_model=d_model,
         num_layers=num_layers,
         num_heads=d_model // 16,
         d_ff=4 * d_model,
-        max_length=corpus.train.shape[1],
-        num_segments=0,
+        max_length=max_length,
+        num_segments=num_segments,
         dropout=0.0,
         attention_dropout=0.0,
         init_std=1 / math.sqrt(d_model),
@@ -250,7 +262,7 @@ def pretrain(
         if arm != "none":
             first = budget if arm == "mlm" else budget // 2
             losses = train_on(model, mlm, step_flops("mlm", config, batch, share), first)
-            report["mlm_loss"] = _tenths(losses)
+            report["mlm_loss"] = tenths(losses)
         encoder = model.encoder
         if arm == "two-stage":
             discriminator = Discriminator(config).to(device)
@@ -277,7 +289,7 @@ def pretrain(
             return replaced_token_loss(discriminator(corrupted), corrupted != ids)
 
         losses = train_on(discriminator, rtd, cost, budget - report["flops"])
-        report["rtd_loss"] = _tenths(losses)
+        report["rtd_loss"] = tenths(losses)
     if arm == "rtd":
         electra = ELECTRA(
             config,
@@ -302,7 +314,7 @@ def pretrain(
 
         train_on(electra, joint, cost, budget)
         for column, name in enumerate(("mlm_loss", "rtd_loss")):
-            report[name] = _tenths([pair[column] for pair in parts])
+            report[name] = tenths([pair[column] for pair in parts])
         electra.eval()
     if discriminator is not None:
         encoder = discriminator.encoder
@@ -311,7 +323,8 @@ def pretrain(
     return encoder.eval().requires_grad_(True), report
 
 
-def _tenths(losses: Sequence[float]) -> list[float]:
+def tenths(losses: Sequence[float]) -> list[float]:
+    """Return the means of ten parts of a run, or of each step where there are fewer."""
     parts = torch.tensor(losses).tensor_split(min(10, len(losses)))
     return [round(part.mean().item(), 4) for part in parts]
 

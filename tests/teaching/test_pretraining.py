@@ -126,8 +126,8 @@ def test_two_stages_share_the_budget_by_halves():
 
 
 def test_a_report_holds_the_means_of_ten_parts():
-    assert pretraining._tenths([float(k) for k in range(20)]) == [2 * k + 0.5 for k in range(10)]
-    assert pretraining._tenths([1 / 3, 2.0]) == [0.3333, 2.0]
+    assert pretraining.tenths([float(k) for k in range(20)]) == [2 * k + 0.5 for k in range(10)]
+    assert pretraining.tenths([1 / 3, 2.0]) == [0.3333, 2.0]
 
 
 def test_the_judgement_of_known_logits():
