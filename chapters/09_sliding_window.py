@@ -1158,9 +1158,8 @@ show_figure(
 # {glue:text}`window-recall-2-layers-global:.3f`, at any distance.
 #
 # Two things this does not show. That windows are enough for *language*: the task has one fact to
-# carry, and one vector has room for it; a document has many. And that it is learned at once: in
-# trials that we did not record, with half of the steps, some models of two layers still guessed
-# at all distances, while those with a global token were long done.
+# carry, and one vector has room for it; a document has many. And that it is learned at once: how
+# many steps each of these models needs was not measured.
 #
 # ### Growth with the length
 #

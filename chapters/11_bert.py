@@ -978,9 +978,9 @@ if loaded is not None:
 # [SEP].
 #
 # Pre-training has two parts, as BERT's had: nine tenths of its steps read short texts
-# {cite}`devlin2019` (A.2). Attention over few places learns to look at its neighbours much sooner.
-# In trials with pairs of 96 characters from the start, which are not shown here, hundreds of steps
-# left the loss at the frequencies of single letters.
+# {cite}`devlin2019` (A.2). Short texts are cheap, and there are fewer places among which attention has
+# to find the neighbours. How much our small model gains by it was not measured: all of its arms begin
+# in this way.
 #
 # ### A small run
 #

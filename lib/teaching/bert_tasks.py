@@ -236,8 +236,8 @@ def begin(
 ) -> tuple[BERT, list[float]]:
     """The first part of pre-training: hidden characters in short single texts, no pairs.
 
-    Returns the model and the losses of all steps. Attention over few places learns to look at its
-    neighbours much sooner. BERT does the like: nine tenths of its steps read 128 tokens, and only
+    Returns the model and the losses of all steps. There are fewer places among which attention has
+    to find the neighbours. BERT does the like: nine tenths of its steps read 128 tokens, and only
     the rest 512 (Devlin et al. 2019, A.2).
     """
     seed_everything(seed)
