@@ -1635,7 +1635,7 @@ for name, options in versions.items():
 # %% [markdown]
 # (In float64 the two agree to a millionth only, because one operation of the reference, the mean square
 # in its norm, is computed in float32 always. `tests/models/test_t5.py` replaces that one operation, and
-# finds agreement to ten digits; there, too, are nine planted mistakes that this comparison must catch,
+# finds agreement to ten digits; there, too, are planted mistakes that this comparison must catch,
 # a bias in cross-attention among them.)
 #
 # ### Text to text

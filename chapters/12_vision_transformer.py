@@ -1156,7 +1156,7 @@ show_figure(
     name="fig-vision-transformer-labels",
     caption="Errors on the test over the number of labelled images, both axes "
     "logarithmic; bands span five seeds. The CNN makes the fewest at every "
-    "size. Shuffling takes part of its lead, and leaves the ViT where it is.",
+    "size. Shuffling takes part of its lead; to the ViT it can only be noise.",
     alt="Four falling lines of errors over 50 to 1297 labels. Lowest is the CNN, "
     "above it the CNN on shuffled patches; the two of the ViT lie together on "
     "top. The CNN falls most steeply.",
