@@ -20,7 +20,10 @@ function markScrollable() {
     if (room && formula.getBoundingClientRect().width > room) formula.classList.add("scrolls-inline");
   }
   for (const box of document.querySelectorAll(`${BOXES}, mjx-container.scrolls-inline`)) {
-    if (box.scrollWidth > box.clientWidth + 1) {
+    // A pixel is rounding, nothing to scroll to: neither a stop of the tab key nor a region that needs one.
+    const over = box.scrollWidth - box.clientWidth;
+    box.classList.toggle("a-pixel-over", over === 1);
+    if (over > 1) {
       box.tabIndex = 0;
       box.setAttribute("role", "group");
       box.setAttribute("aria-label", name(box));
