@@ -1,0 +1,4 @@
+"""Which inputs does an answer rest on? Methods that ask a model, and what each of them proves.
+
+All take a function `f` of a batch that returns one number a row, such as one class's logit.
+"""
