@@ -1228,7 +1228,7 @@ losses = fit(
     progress=lambda loop: Progress(loop, label="pre-training"),
 )
 look(steps)
-gpt.eval()
+_ = gpt.eval()
 
 # %%
 for step, (bits, written) in moments.items():
