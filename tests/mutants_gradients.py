@@ -181,6 +181,13 @@ MUTANTS_OF_GRADIENTS = [
         "the last rows only",
         IG + "test_never_more_rows_than_allowed",
     ),
+    (
+        GRADIENTS,
+        "_baseline(inputs, baseline), inputs.detach()",
+        "_baseline(inputs, baseline), inputs",
+        "the input's graph is kept",
+        IG + "test_changes_nothing",
+    ),
     # gradient × input
     (
         GRADIENTS,
@@ -321,8 +328,8 @@ MUTANTS_OF_GRADIENTS = [
         GRADIENTS,
         "points = points.detach().requires_grad_()",
         "points = points.requires_grad_()",
-        "the input's graph is kept",
-        IG + "test_changes_nothing",
+        "the caller's tensor asks for a gradient",
+        GRADIENT + "test_has_no_graph",
     ),
     (
         GRADIENTS,

@@ -118,7 +118,7 @@ def integrated_gradients(
     >>> integrated_gradients(f, torch.tensor([[2.0]]), 0.0, rule="midpoint")
     tensor([[1.]])
     """
-    baseline = _baseline(inputs, baseline)
+    baseline, inputs = _baseline(inputs, baseline), inputs.detach()
     if not isinstance(max_rows, int) or isinstance(max_rows, bool) or max_rows < 1:
         raise ValueError(f"max_rows: expected an integer of at least 1, got {max_rows!r}")
     nodes, weights = (x.to(inputs) for x in quadrature(rule, steps))

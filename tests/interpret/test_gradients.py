@@ -228,9 +228,10 @@ class TestIntegratedGradients:
         x = randn(B, N, D).requires_grad_()
         start = randn(B, N, D, seed=1).requires_grad_()
         before = x.detach().clone()
+        got = integrated_gradients(model, x, start, steps=3)
         with torch.no_grad():
-            got = integrated_gradients(model, x, start, steps=3)
             other = gradient_times_input(model, x, start)
+            assert torch.equal(integrated_gradients(model, x, start, steps=3), got)
         assert not got.requires_grad and not other.requires_grad
         assert x.grad is None and start.grad is None and torch.equal(x, before)
         assert all(p.grad is None for p in model.parameters())
@@ -309,8 +310,10 @@ class TestGradientTimesInput:
         torch.testing.assert_close(got, slope * x[:, 3, 2], rtol=0, atol=1e-8)
 
     def test_has_no_graph(self):
-        x = randn(B, N, D).requires_grad_()
-        assert not gradient_times_input(smooth(), x).requires_grad
+        x = randn(B, N, D)
+        assert not gradient_times_input(smooth(), x.clone().requires_grad_()).requires_grad
+        gradient_times_input(smooth(), x)
+        assert not x.requires_grad
 
 
 class TestCompletenessGap:
