@@ -82,7 +82,7 @@ WRONG = {
         "weights of one": (lambda m: (_nodes()(m)[0], torch.ones(m)), "their sum: got 4"),
         "one cell too many": (_nodes(cells=1), "the nodes of 4 steps: got 0.7"),
         "single precision": (_nodes(dtype=torch.float32), "got torch.float32"),
-        "fixed at 4": (lambda m: _nodes()(4), "7 steps"),
+        "fixed at 4": (lambda m: _nodes()(4), "1 steps: got shape (4,)"),
     },
     "ex-integrated_gradients-attribute": {
         "gradients alone": (_attribute(factor="none"), "the factor in front of the integral"),
