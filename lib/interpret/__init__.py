@@ -2,3 +2,19 @@
 
 All take a function `f` of a batch that returns one number a row, such as one class's logit.
 """
+
+from lib.interpret.shapley import (
+    coalitions,
+    kernel_shap,
+    permutation_shap,
+    shapley_kernel,
+    shapley_values,
+)
+
+__all__ = [
+    "coalitions",
+    "kernel_shap",
+    "permutation_shap",
+    "shapley_kernel",
+    "shapley_values",
+]
