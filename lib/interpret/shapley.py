@@ -152,8 +152,6 @@ def kernel_shap(
         weight = torch.nn.functional.pad(counts.double(), (1, 1))
     value = _ask(f, asked, batched, batch_size)
     nothing, total = value[0], value[-1] - value[0]
-    if n == 1:
-        return total[None]
     z, y, w = asked[1:-1].double(), value[1:-1] - nothing, weight[1:-1, None]
     # φ = mean + u with Σ u = 0: u lives in n − 1 dimensions, spanned by the columns of `free`.
     mean = total / n
