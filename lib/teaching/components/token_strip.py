@@ -253,9 +253,7 @@ def _selected(given: Any, tokens: list[str], masked: list[str]) -> list[bool]:
     return values
 
 
-def _unselected_stay(
-    what: str, tokens: list[str], given: list[str], selected: list[bool]
-) -> None:
+def _unselected_stay(what: str, tokens: list[str], given: list[str], selected: list[bool]) -> None:
     for j, (old, new) in enumerate(zip(tokens, given, strict=True)):
         if old != new and not selected[j]:
             raise ValueError(f"{what}[{j}]: expected {old!r}, as it is not selected, got {new!r}")

@@ -118,9 +118,7 @@ def divisor(answer):
 @checker("ex-attention-backward")
 def attention_backward(answer):
     sizes = {"Q": (5, 3), "K": (7, 3), "V": (7, 11)}
-    leaves = [
-        _normal(*shape, seed=i).requires_grad_() for i, shape in enumerate(sizes.values())
-    ]
+    leaves = [_normal(*shape, seed=i).requires_grad_() for i, shape in enumerate(sizes.values())]
     upstream = _normal(5, 11, seed=9)
     scaled_dot_product_attention(*leaves).backward(upstream)
     got = answer(*[x.detach() for x in leaves], upstream)
