@@ -6,8 +6,8 @@ What is recorded is how far they agree.
 
 writes shap.json beside this file, which chapter 17_shap reads. It takes a few minutes on one
 thread. The model is the small BERT of `lib.teaching.word_classifier`, trained once for every seed;
-the sentences are held-out docstrings of 6 to 11 words and signs, all known to it, and the game is the logit of
-the sentence's own module. All values are exact, from all coalitions.
+the sentences are held-out docstrings of 8 to 10 words and signs, all known to it, and the game is
+the logit of the sentence's own module. All values are exact, from all coalitions.
 
 The file is written anew after every model, at once or not at all.
 """
@@ -38,14 +38,14 @@ from lib.teaching.word_classifier import MASK, Words, train, words  # noqa: E402
 RESULTS = Path(__file__).with_suffix(".json")
 COMMAND = "python book/experiments/shap.py"
 SEEDS = [0, 1, 2, 3, 4]
-SETTINGS = {"sentences": 40, "shortest": 6, "longest": 11, "draws": 8, "steps": 600}
+SETTINGS = {"sentences": 40, "shortest": 8, "longest": 10, "draws": 8, "steps": 600}
 WAYS = ["mask", "delete", "pad", "random", "random again"]
 PERMUTATIONS = [8, 32, 128]
 DRAWS = 10  # of each sampling method, with seeds 0, 1, …
 
 
 def chosen(read: Words) -> list[tuple[str, int]]:
-    """Held-out texts, and their labels, of which all words are known, the first so many."""
+    """Held-out texts, and their labels, of which all words are known; the first, if there are more."""
     found = []
     for text, label in zip(read.data.validation, read.data.validation_labels, strict=True):
         ids = read.encode([text])[0, 1:]
