@@ -45,7 +45,7 @@ DRAWS = 10  # of each sampling method, with seeds 0, 1, …
 
 
 def chosen(read: Words) -> list[tuple[str, int]]:
-    """Held-out texts, and their labels, of which all words are known; the first, if there are more."""
+    """Held-out texts and labels, all words known; the first, if there are more."""
     found = []
     for text, label in zip(read.data.validation, read.data.validation_labels, strict=True):
         ids = read.encode([text])[0, 1:]
