@@ -204,7 +204,9 @@ weight = [
     math.factorial(s) * math.factorial(n - s - 1) / math.factorial(n)
     for s in range(n)
 ]
-check("eq-shap-weight", weight, [1 / (n * math.comb(n - 1, s)) for s in range(n)])
+check(
+    "eq-shap-weight", weight, [1 / (n * math.comb(n - 1, s)) for s in range(n)]
+)
 print("weights of one coalition of size 0 … 4:", np.round(weight, 3))
 print("of all coalitions of that size:        ", end=" ")
 print(np.round([math.comb(n - 1, s) * weight[s] for s in range(n)], 3))
@@ -340,10 +342,14 @@ check(
 subset = (present[:, None] <= present[None]).all(-1)  # [R, T]: is R inside T?
 sign = (-1.0) ** (size[None] - size[:, None])  # (−1)^(|T| − |R|)
 between = subset.double() * sign  # [R, T]
-check("eq-shap-alternating", between @ subset.double(), torch.eye(2**n).double())
+check(
+    "eq-shap-alternating", between @ subset.double(), torch.eye(2**n).double()
+)
 
 d = between.T @ worth  # dividends; d[0] is v(∅)
-check("eq-shap-dividends", d[0b00110], worth[[6, 0]].sum() - worth[[2, 4]].sum())
+check(
+    "eq-shap-dividends", d[0b00110], worth[[6, 0]].sum() - worth[[2, 4]].sum()
+)
 check("eq-shap-basis", subset.double().T @ d, worth)
 rank = torch.linalg.matrix_rank(subset[1:, 1:].double())
 check("the unanimity games are independent", int(rank), 2**n - 1)
@@ -464,7 +470,10 @@ def violations(rule):
     both = rule(any_game + with_dummy)
     earned = [v[-1] - v[0] for v in (any_game, symmetric, with_dummy)]
     return [
-        max(abs(x.sum() - y).item() for x, y in zip((a, b, c), earned, strict=True)),
+        max(
+            abs(x.sum() - y).item()
+            for x, y in zip((a, b, c), earned, strict=True)
+        ),
         abs(b[1] - b[3]).item(),
         abs(c[2]).item(),
         (both - a - c).abs().max().item(),
@@ -514,5 +523,574 @@ show_figure(
     "each by Banzhaf, and 12 and 0 in one order.",
 )
 check("gloves", shapley(gloves), [8.0, 2.0, 2.0])
-check("Banzhaf shares out more than was earned", banzhaf(gloves), [9.0, 3.0, 3.0])
+check(
+    "Banzhaf shares out more than was earned", banzhaf(gloves), [9.0, 3.0, 3.0]
+)
 check("the second to come gets all", first_come(gloves), [0.0, 12.0, 0.0])
+
+# %% [markdown]
+# ### Step 6. From a prediction to a game
+#
+# A model $f$ has read $x = (x_1, \dots, x_n)$ and said $f(x)$. Let the features be the players. Then
+# $v(N) = f(x)$. But what is $f$ when only those in $S$ are known? A model takes all its inputs or
+# none, so the others have to be *something*. Two answers are common. Either they are drawn as if
+# they had nothing to do with the known ones,
+#
+# $$
+# v_{\text{int}}(S) = \mathbb{E}\, f(x_S, X_{\bar S}) ,
+# $$ (def-shap-interventional)
+#
+# which is called *interventional*: the known features are set by force, and the rest follow the
+# data. Or they are drawn as they would be, given what is known,
+#
+# $$
+# v_{\text{con}}(S) = \mathbb{E}\big[ f(X) \mid X_S = x_S \big] ,
+# $$ (def-shap-conditional)
+#
+# the *conditional* game. If features are independent, both are the same. If not, they differ, and
+# the smallest example shows how. Two standard normal features with correlation $\rho$, and a model
+# that reads the first alone: $f(x) = x_1$.
+#
+# *Interventional.* Nothing known: $\mathbb{E} X_1 = 0$. The first known: $x_1$. The second known: it
+# is never read, so the mean stays 0. Both: $x_1$. The second feature adds 0 twice, so
+#
+# $$
+# \varphi^{\text{int}} = (x_1,\; 0) .
+# $$ (eq-shap-interventional)
+#
+# *Conditional.* Only the third case changes: for normal variables of variance 1, $\mathbb{E}[X_1
+# \mid X_2 = x_2] = \rho\, x_2$. The second feature adds $\rho x_2$ when it comes first, and $x_1 -
+# x_1 = 0$ when it comes second:
+#
+# $$
+# \varphi^{\text{con}} = \big( x_1 - \tfrac12 \rho\, x_2,\; \tfrac12 \rho\, x_2 \big) .
+# $$ (eq-shap-conditional)
+#
+# A feature that the model never looks at is given a share, for what it lets us *guess* of another.
+# The dummy axiom is not broken: in this *game* the second player does add something. The axioms
+# speak of games, and which game a prediction is, is for us to say.
+
+
+# %%
+def two_normals(x, rho, conditional):
+    """Worths of {}, {1}, {2}, {1, 2} for f(x) = x_1."""
+    only_second = rho * x[1] if conditional else 0.0
+    return torch.tensor([0.0, x[0], only_second, x[0]], dtype=double)
+
+
+x = (1.0, 1.0)
+shares = {}
+for rho in (0.0, 0.5, 0.9, 1.0):
+    for kind in (False, True):
+        shares[rho, kind] = shapley(two_normals(x, rho, kind))
+    check("eq-shap-interventional", shares[rho, False], [1.0, 0.0])
+    want = [1 - rho / 2, rho / 2]
+    check("eq-shap-conditional", shares[rho, True], want)
+print("f(x) = x_1 at x = (1, 1), correlation .9")
+print("interventional:", shares[0.9, False].tolist())
+print("conditional:   ", np.round(shares[0.9, True].tolist(), 6).tolist())
+
+# the conditional mean itself, from the definition: a fine grid for x_1
+grid = torch.linspace(-9, 9, 4001, dtype=double)
+for rho, x2 in ((0.5, 1.0), (0.9, -2.0)):
+    density = torch.exp(
+        -(grid**2 - 2 * rho * grid * x2 + x2**2) / (2 * (1 - rho**2))
+    )
+    mean = (grid * density).sum() / density.sum()
+    check("E[X_1 given X_2 = x_2] is ρ x_2", mean, rho * x2, atol=1e-9)
+
+# %% [markdown]
+# Which is right? They answer two questions. The interventional one: *what does the model do with
+# its inputs?* The conditional one: *what do its inputs tell about its output?* Let the two features
+# always be equal, $\rho = 1$. Then $f(x) = x_1$ and $g(x) = x_2$ are the same function on all data
+# that can occur. The conditional game cannot tell them apart: half of the share to each feature, for
+# both models. The interventional one can: all to the first for $f$, all to the second for $g$.
+#
+# It has a price. To set one feature and draw the other without regard to it is to ask the model
+# about inputs that do not occur, such as $(1, -1)$ where both are always equal. Whatever a model
+# says there, and training never said what it should, enters the answer. We take a model that agrees
+# with $f$ on every input that can occur and is wild elsewhere, on two bits that are always equal.
+
+# %%
+rows = torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=double)  # all data there is
+
+
+def tame(z):
+    return z[:, 0]
+
+
+def wild(z):
+    return z[:, 0] + 10 * (z[:, 0] - z[:, 1]) ** 2 * z[:, 1]
+
+
+def feature_game(f, x, conditional):
+    """The game of two features, exactly, with the rows as all of the data."""
+    worth = []
+    for known in coalitions(2):
+        z = torch.where(known, x, rows)  # unknown features from the data
+        if conditional:
+            fits = (rows == x)[:, known].all(1)  # rows that agree with x
+            z = rows[fits]
+        worth.append(f(z).mean())
+    return torch.stack(worth)
+
+
+x = torch.tensor([1.0, 1.0], dtype=double)
+check("on the data the two models agree", tame(rows), wild(rows))
+answers = {}
+for name, f in (("tame", tame), ("wild", wild)):
+    for kind in ("interventional", "conditional"):
+        worth = feature_game(f, x, kind == "conditional")
+        answers[name, kind] = shapley(worth)
+        print(f"{name}, {kind:15}", answers[name, kind].tolist())
+same = answers["tame", "conditional"]
+check("conditional: the same for both", answers["wild", "conditional"], same)
+check("conditional: half to each", same, [0.25, 0.25])
+check(
+    "interventional, tame: all to the first",
+    answers["tame", "interventional"],
+    [0.5, 0.0],
+)
+glue("shap-wild", answers["wild", "interventional"][1])
+check(
+    "interventional, wild: what never occurs decides",
+    answers["wild", "interventional"],
+    [-2.0, 2.5],
+)
+
+# %% tags=["hide-input"]
+fig, ax = plt.subplots(figsize=(4.6, 3.0))
+rho = np.linspace(0, 1, 11)
+con = torch.stack([shapley(two_normals((1.0, 1.0), r, True)) for r in rho])
+int_ = torch.stack([shapley(two_normals((1.0, 1.0), r, False)) for r in rho])
+for k, color in enumerate(("query", "key")):
+    name = "read by the model" if k == 0 else "never read"
+    ax.plot(
+        rho,
+        int_[:, k],
+        "--",
+        color=COLORS[color],
+        label=f"interventional, {name}",
+    )
+    ax.plot(rho, con[:, k], color=COLORS[color], label=f"conditional, {name}")
+ax.set(xlabel="correlation ρ of the two features", ylabel="Shapley value")
+fig.legend(loc="outside upper center", ncols=1)
+show_figure(
+    fig,
+    name="fig-shap-conditional",
+    caption="Shares of two features in $f(x) = x_1$ at $x = (1, 1)$. In the "
+    "interventional game (dashed) the correlation changes nothing. In the "
+    "conditional one the feature that is never read gets up to one half.",
+    alt="Four lines over correlation from 0 to 1. The two dashed ones are flat at "
+    "1 and 0. The two solid ones start there and meet at one half when the "
+    "correlation is 1.",
+)
+
+# %% [markdown]
+# The wild model's second feature, which matters nowhere on the data, gets
+# {glue:text}`shap-wild:.1f`. {numref}`fig-shap-conditional` shows the first example for every
+# $\rho$.
+#
+# :::{admonition} Two papers
+# :class: paper
+# {cite:t}`lundberg2017` define SHAP values by conditional expectations and then, to compute them,
+# assume that features are independent, which makes the game interventional. {cite:t}`janzing2020`
+# argue that what was meant as an approximation is the right notion: to drop a feature is to
+# intervene, and the conditional expectation gives shares to features that have no influence on the
+# output.
+# :::
+#
+# :::{admonition} Our remark
+# :class: remark
+# For words neither game can be had as written. Nobody knows the distribution of the other words,
+# given some. What is done is to put something in the place of a missing word, [MASK] or nothing or
+# another word. Each of these is a game of its own. Step 6 says that they *may* differ; the part on
+# real data measures how much they do.
+# :::
+
+# %% [markdown]
+# ### Step 7. The same numbers by least squares
+#
+# $2^n$ worths and $n$ shares: fit the ones by the others. Let the model of the game be *additive*,
+# $v(S) \approx v(\emptyset) + \sum_{i \in S} \varphi_i$. Demand that it be exact for nobody, which it
+# is, and for all; and for the rest let it be as good as it can be, with a weight $\pi(s)$ for each
+# coalition of size $s$:
+#
+# $$
+# \min_{\varphi}\; \sum_{\emptyset \neq S \neq N} \pi(|S|)\,
+# \Big( v(S) - v(\emptyset) - \sum_{i \in S} \varphi_i \Big)^{\!2}
+# \quad\text{with}\quad \sum_{i \in N} \varphi_i = v(N) - v(\emptyset) =: \Delta .
+# $$ (def-shap-least-squares)
+#
+# Which weights make the solution the Shapley value? We solve for arbitrary ones. Let $n \geq 2$, and
+# subtract $v(\emptyset)$ from all worths, so that it can be left out. With a Lagrange multiplier
+# $\lambda$ the derivative by $\varphi_i$ gives
+#
+# $$
+# \sum_{S \ni i} \pi(|S|) \Big( v(S) - \sum_{j \in S} \varphi_j \Big) = \lambda , \qquad i = 1, \dots, n .
+# $$ (eq-shap-normal)
+#
+# Call $b_i = \sum_{S \ni i} \pi(|S|)\, v(S)$. In the double sum $\varphi_j$ occurs once for each $S$
+# that has both $i$ and $j$. The sum of weights over those is a number $\alpha$ when $j = i$, and
+# another, $\beta$, for every $j \neq i$, since $\pi$ looks at sizes alone. So
+#
+# $$
+# b_i - (\alpha - \beta)\, \varphi_i - \beta \sum_j \varphi_j = \lambda .
+# $$
+#
+# Everything but the first two terms is the same for all $i$. Subtract the mean over $i$, with
+# $\bar b = \frac1n \sum_i b_i$ and $\frac1n \sum_i \varphi_i = \Delta / n$:
+#
+# $$
+# \varphi_i = \frac{\Delta}{n} + \frac{b_i - \bar b}{\alpha - \beta} .
+# $$ (eq-shap-solution)
+#
+# An equal share, and more for those in whose company more is earned. Now count how often a worth
+# $v(S)$ occurs in this, with $s = |S|$ from 1 to $n - 1$. It is in $b_i$ if $i \in S$, with weight
+# $\pi(s)$; and $s$ of the $n$ numbers $b_j$ have it, so it is in $\bar b$ with weight $\pi(s)\,
+# s/n$:
+#
+# $$
+# \varphi_i = \frac{\Delta}{n} + \frac{1}{\alpha - \beta}
+# \sum_{\emptyset \neq S \neq N} \pi(s) \Big( [i \in S] - \frac{s}{n} \Big)\, v(S) .
+# $$ (eq-shap-coefficients)
+#
+# (Here one sees that it did no harm to leave out $v(\emptyset)$. Of the coalitions of size $s$ a
+# share $s/n$ holds $i$, so the brackets sum to zero, and a constant added to all worths drops out.)
+# In {eq}`def-shap-value` a worth with $i \in S$ comes with $\frac{(s-1)!\,(n-s)!}{n!} = \frac{1}{s
+# \binom{n}{s}}$, namely as $i$ joins $S \setminus \{i\}$. For the two to be the same in every game,
+# the numbers before $v(S)$ have to be the same:
+#
+# $$
+# \frac{\pi(s)}{\alpha - \beta} \cdot \frac{n - s}{n} = \frac{1}{s \binom{n}{s}}
+# \quad\Longleftrightarrow\quad
+# \pi(s) = (\alpha - \beta) \cdot \frac{n}{\binom{n}{s}\, s\,(n - s)} .
+# $$ (eq-shap-forced)
+#
+# **The weights are not chosen; they are forced**, up to a factor that changes no solution. And for $i
+# \notin S$ nothing is left to be fixed: the same $\pi(s)$ gives
+#
+# $$
+# -\frac{\pi(s)}{\alpha - \beta} \cdot \frac{s}{n} = -\frac{1}{(n - s) \binom{n}{s}}
+# = -\frac{s!\,(n - s - 1)!}{n!} ,
+# $$ (eq-shap-outside)
+#
+# which is the number before $-v(S)$ in {eq}`def-shap-value`. The two ends fit too: $v(N)$ stands
+# there with $\frac{(n-1)!\,0!}{n!} = \frac1n$, as in $\Delta/n$. It remains to see that such an
+# $\alpha - \beta$ exists. It is the sum of weights over coalitions that have $i$ and lack $j$, and of
+# size $s$ there are $\binom{n-2}{s-1}$. With the factor $n - 1$ in place of $(\alpha-\beta)\,n$, as
+# the paper has it,
+#
+# $$
+# \pi(s) = \frac{n - 1}{\binom{n}{s}\, s\, (n - s)} , \qquad
+# \alpha - \beta = \sum_{s=1}^{n-1} \binom{n-2}{s-1} \pi(s) = \sum_{s=1}^{n-1} \frac{1}{n}
+# = \frac{n - 1}{n} ,
+# $$ (eq-shap-kernel)
+#
+# because $\binom{n-2}{s-1} = \binom{n}{s} \frac{s\,(n-s)}{n\,(n-1)}$. So $(\alpha - \beta)\,n = n -
+# 1$, as it has to be. $\blacksquare$
+#
+# At $s = 0$ and $s = n$ the formula divides by zero. That is consistent: an infinite weight is a
+# constraint, and those two coalitions are the ones that are met exactly.
+
+# %%
+pi = shapley_kernel(n)
+worth = random_worth(n, seed=1)
+v = worth - worth[0]
+inner = slice(1, 2**n - 1)  # all coalitions but none and all
+z, w = present[inner].double(), pi[size[inner]]
+b = z.T @ (w * v[inner])
+Delta = v[-1]
+alpha, beta = (z.T @ (w[:, None] * z))[0, :2]
+check("eq-shap-kernel", alpha - beta, (n - 1) / n)
+solution = Delta / n + (b - b.mean()) / (alpha - beta)
+left = z.T @ (w * (v[inner] - z @ solution))
+check("eq-shap-normal", left - left.mean(), torch.zeros(n).double())
+check("eq-shap-solution", solution, phi)
+
+coefficient = w[:, None] * (z - size[inner, None] / n) / (alpha - beta)
+check("eq-shap-coefficients", Delta / n + coefficient.T @ v[inner], phi)
+inside = torch.tensor([1 / (s * math.comb(n, s)) for s in range(1, n)])
+outside = torch.tensor([1 / ((n - s) * math.comb(n, s)) for s in range(1, n)])
+s = size[inner, None] - 1
+check("eq-shap-forced", coefficient[z > 0], inside[s].expand_as(z)[z > 0])
+check("eq-shap-outside", coefficient[z == 0], -outside[s].expand_as(z)[z == 0])
+check("a constant drops out", coefficient.sum(0), torch.zeros(n).double())
+check("kernel_shap is this solution", kernel_shap(game_of(worth), n), phi)
+
+# %% tags=["hide-input"]
+fig, axes = plt.subplots(1, 2, figsize=(5.1, 2.9))
+many = 11
+kernel = shapley_kernel(many)[1:-1]
+sizes = np.arange(1, many)
+axes[0].semilogy(sizes, kernel, "o-", color=COLORS["weights"])
+axes[0].set(title="one coalition", ylabel="weight π(s)")
+together = [math.comb(many, k) * kernel[k - 1] for k in sizes]
+axes[1].bar(sizes, together, color=COLORS["weights"])
+axes[1].set(title="all of a size", ylabel="sum of their weights")
+for ax in axes:
+    ax.set(xlabel="size s")
+show_figure(
+    fig,
+    name="fig-shap-kernel",
+    caption="The weights that make least squares give the Shapley value, for 11 "
+    "players. Small and large coalitions weigh most, and even all coalitions of "
+    "a middling size together weigh less than the few at the ends.",
+    alt="Left, on a logarithmic scale, the weight of one coalition falls from "
+    "size 1 to 5 by more than a hundred times and rises again to size 10. Right, "
+    "bars of sums: tallest at sizes 1 and 10, lowest in the middle.",
+)
+
+# %% [markdown]
+# {numref}`fig-shap-kernel` shows the weights. They say where information is: one player alone, or
+# all but one, tells of a single player; a middling coalition mixes many.
+#
+# ### Step 8. Sampling
+#
+# $2^n$ evaluations are too many for thirty words. {eq}`eq-shap-orders` is a mean over orders, and a
+# mean can be estimated. Draw $m$ orders at random, and take the mean of what $i$ adds in each:
+#
+# $$
+# \hat\varphi_i = \frac{1}{m} \sum_{k=1}^{m} \Delta_i\big(P_i^{\sigma_k}\big), \qquad
+# \mathbb{E}\,\hat\varphi_i = \varphi_i .
+# $$ (eq-shap-unbiased)
+#
+# One order costs $n - 1$ evaluations beside the two ends, and gives a contribution of *every*
+# player. As it telescopes, the estimates sum to $v(N) - v(\emptyset)$ exactly, however few there
+# are. With $\sigma_i^2$ the variance of $\Delta_i(P_i^\sigma)$ over orders, independent draws give
+#
+# $$
+# \operatorname{Var}(\hat\varphi_i) = \frac{\sigma_i^2}{m} , \qquad
+# \text{so the error falls as } \frac{1}{\sqrt m} .
+# $$ (eq-shap-error)
+#
+# Ten times as exact is a hundred times as expensive, whatever the game. What can be had is a smaller
+# $\sigma_i$. Let every other order be the one before it *backwards*. Who came early then comes late,
+# so where one of the two contributions is large because few were there, the other often is small.
+# The mean of a pair has the variance
+#
+# $$
+# \operatorname{Var}\!\left( \frac{\Delta + \Delta'}{2} \right)
+# = \frac{\sigma_i^2}{2}\, (1 + r_i) ,
+# $$ (eq-shap-antithetic)
+#
+# with $r_i$ the correlation of the two. Below zero, pairs gain over independent orders; above, they
+# lose. For a game in which only pairs of players meet, $d_T = 0$ for $|T| > 2$, they are exact: in
+# one of the two orders $j$ stands before $i$, in the other behind, so $i$ gets half of $d_{\{i,j\}}$
+# each time, and that is {eq}`eq-shap-shares`.
+
+# %%
+n = 7
+bits = 2 ** torch.arange(n)
+worth = random_worth(n, seed=4)
+f, exact = game_of(worth), shapley(worth)
+contribution, mirrored = [], []
+for order in permutations(range(n)):  # all of them, to know the truth
+    for o, found in ((order, contribution), (order[::-1], mirrored)):
+        k = torch.tensor([0, *o]) * 0
+        k[1:] = bits[list(o)].cumsum(0)
+        row = torch.empty(n, dtype=double)
+        row[list(o)] = worth[k].diff()
+        found.append(row)
+contribution, mirrored = torch.stack(contribution), torch.stack(mirrored)
+check("eq-shap-unbiased", contribution.mean(0), exact)
+variance = contribution.var(0, correction=0)
+r = ((contribution - exact) * (mirrored - exact)).mean(0) / variance
+pairs = (contribution + mirrored) / 2
+check("eq-shap-antithetic", pairs.var(0, correction=0), variance / 2 * (1 + r))
+
+ms = [2**k for k in range(2, 11)]
+seeds = range(40)
+errors = {"orders": [], "pairs of orders": []}
+for m in ms:
+    for name, antithetic in (("orders", False), ("pairs of orders", True)):
+        runs = torch.stack(
+            [
+                permutation_shap(
+                    f, n, permutations=m, seed=k, antithetic=antithetic
+                )
+                for k in seeds
+            ]
+        )
+        errors[name].append((runs - exact).square().mean(1).sqrt())
+errors = {
+    name: torch.stack(rows) for name, rows in errors.items()
+}  # (ms, seeds)
+for k, m in enumerate(ms):
+    total = (errors["orders"][k] ** 2).mean()
+    ratio = (total / (variance.mean() / m)).item()
+    check(f"eq-shap-error, {m} orders", 0.7 < ratio < 1.4)
+slopes = {}
+for name, rows in errors.items():
+    rms = rows.square().mean(1).sqrt()
+    slopes[name] = np.polyfit(np.log(ms), rms.log().numpy(), 1)[0]
+    print(f"{name:16} slope {slopes[name]:.3f}, mean r_i {r.mean():.2f}")
+    check(f"{name}: the slope is −1/2", abs(slopes[name] + 0.5) < 0.06)
+glue("shap-slope", slopes["orders"])
+glue("shap-slope-pairs", slopes["pairs of orders"])
+glue("shap-seeds", len(seeds))
+
+quadratic = torch.randn(n, n, generator=generator, dtype=double)
+
+
+def only_pairs(present):
+    s = present.double()
+    return ((s @ quadratic) * s).sum(1)
+
+
+check(
+    "where only pairs meet, one pair of orders is exact",
+    permutation_shap(only_pairs, n, permutations=2, seed=0, antithetic=True),
+    shapley_values(only_pairs, n),
+)
+
+# %% tags=["hide-input"]
+fig, ax = plt.subplots(figsize=(4.6, 3.3))
+styles = {"orders": ("-", "query"), "pairs of orders": ("--", "key")}
+for name, rows in errors.items():
+    style, color = styles[name]
+    ax.loglog(ms, rows.mean(1), style, color=COLORS[color], label=name)
+    low, high = np.quantile(rows.numpy(), [0.1, 0.9], axis=1)
+    ax.fill_between(ms, low, high, color=COLORS[color], alpha=0.2, linewidth=0)
+ax.loglog(
+    ms,
+    [math.sqrt(variance.mean() / m) for m in ms],
+    ":",
+    color=COLORS["reference"],
+    label="$\\sigma/\\sqrt{m}$",
+)
+ax.set(xlabel="orders drawn, $m$", ylabel="root mean squared error")
+fig.legend(loc="outside upper center", ncols=3)
+show_figure(
+    fig,
+    name="fig-shap-convergence",
+    caption=f"The error of sampled Shapley values in a random game of {n} "
+    f"players, against the number of orders; bands hold eight of ten of "
+    f"{len(seeds)} seeds. Both fall along a line of slope −1/2.",
+    alt="Log-log plot: two falling straight bands and a dotted line of slope "
+    "minus one half that lies on the upper one. The dashed band of pairs runs "
+    "parallel to it and below.",
+)
+
+# %% [markdown]
+# Over {glue:text}`shap-seeds:.0f` seeds the fitted slope is {glue:text}`shap-slope:.2f` for
+# independent orders, {glue:text}`shap-slope-pairs:.2f` for pairs ({numref}`fig-shap-convergence`).
+# Pairs change the constant and not the rate.
+#
+# The least-squares problem of step 7 can be sampled as well. Draw coalitions with probability
+# proportional to $\pi$, and solve the problem of those alone; that is what is called KernelSHAP. Its
+# matrix is then random too, so the estimate is not unbiased, and {cite:t}`covert2021` find the bias
+# negligible beside the variance. They also pair each coalition with its complement, which is the
+# same idea as orders backwards. `kernel_shap` does both.
+
+# %% [markdown]
+# ## From scratch
+#
+# The gloves once more, with nothing but Python, and with fractions so that there is no rounding to
+# hide behind. First the six orders:
+
+
+# %%
+def pays(present):
+    left, right = 0 in present, 1 in present or 2 in present
+    return 12 if left and right else 0
+
+
+total = [Fraction(0)] * 3
+print("order      0    1    2")
+for order in permutations(range(3)):
+    row, present = [0, 0, 0], set()
+    for i in order:
+        row[i] = pays(present | {i}) - pays(present)
+        present.add(i)
+    print(*order, "  ", "".join(f"{x:5}" for x in row))
+    total = [t + x for t, x in zip(total, row, strict=True)]
+by_hand = [t / 6 for t in total]
+print("mean    ", "".join(f"{x!s:>5}" for x in by_hand))
+
+# %% [markdown]
+# Now the four coalitions that player 0 can join, with the weights of {eq}`eq-shap-weight`: one third
+# for size 0, one sixth for each of the two of size 1, one third for size 2.
+
+# %%
+others = [set(), {1}, {2}, {1, 2}]
+share = Fraction(0)
+for S in others:
+    weight = Fraction(1, 3 * math.comb(2, len(S)))
+    adds = pays(S | {0}) - pays(S)
+    print(f"{sorted(S)!s:8} weight {weight}, adds {adds:2}")
+    share += weight * adds
+print("player 0:", share)
+check("orders and coalitions agree", share == by_hand[0])
+
+# %% [markdown]
+# And least squares. For three players $\pi(1) = \pi(2) = \frac{2}{3 \cdot 1 \cdot 2} = \frac13$: all
+# six coalitions weigh alike. By {eq}`eq-shap-solution` each gets $\Delta/n$, and $\frac{n}{n-1} =
+# \frac32$ times what $b_i$ has beyond the mean.
+
+# %%
+singles_and_pairs = [{0}, {1}, {2}, {0, 1}, {0, 2}, {1, 2}]
+b = [
+    sum(Fraction(1, 3) * pays(S) for S in singles_and_pairs if i in S)
+    for i in range(3)
+]
+by_squares = [Fraction(12, 3) + Fraction(3, 2) * (x - sum(b) / 3) for x in b]
+print("b =", *b, "  shares", *by_squares)
+check("least squares agrees, without rounding", by_squares == by_hand)
+check("and lib", shapley(gloves), [float(x) for x in by_hand])
+
+# %% [markdown]
+# ## The library function
+#
+# `shapley_values` asks for all $2^n$ worths once, and combines them as {eq}`def-shap-value` says.
+#
+# ```{lib-source} lib.interpret.shapley.shapley_values
+# ```
+#
+# Four decisions deserve a word.
+#
+# **Batches, and no guessing.** A network is fastest when asked in batches, so `f` gets a matrix of
+# coalitions and returns one number a row. A plain function of one coalition is welcome with
+# `batched=False`. Whatever comes back in another shape is refused, with what was expected.
+#
+# **A dummy gets zero exactly.** The difference is taken first and weighed then. To add up all worths
+# with their coefficients would be the same in exact arithmetic, and leave a rest in this one.
+#
+# **Twenty players, and no more.** Each further one doubles the work. The error says what to use.
+#
+# **Standard errors.** `permutation_shap` tells how exact it is. For the three estimates to be worth
+# anything, the exact values should be within a few errors, which we look at over many seeds.
+
+
+# %%
+def pair_sells(present):  # one coalition, (3,)
+    left, right1, right2 = present.tolist()
+    return 12 * (left and (right1 or right2))
+
+
+check("one at a time", shapley_values(pair_sells, 3, batched=False), [8, 2, 2])
+for n_players, function in ((3, lambda s: s.double()), (30, pair_sells)):
+    try:
+        shapley_values(function, n_players)
+    except ValueError as error:
+        text = str(error)
+        print(text if len(text) < 72 else text[:72].rsplit(" ", 1)[0] + " …")
+
+inside = []
+for k in range(200):
+    value, error = permutation_shap(
+        f, n, permutations=64, seed=k, return_errors=True
+    )
+    inside.append(((value - exact).abs() < 2 * error).double().mean())
+covered = torch.stack(inside).mean().item()
+print(f"within two standard errors: {covered:.3f} of the estimates")
+check("as often as two standard errors should", 0.92 < covered < 0.98)
+
+sampled = kernel_shap(f, n, samples=2000, seed=0)
+check("sampled least squares is near", sampled, exact, atol=0.1)
+check("and sums exactly", sampled.sum(), worth[-1] - worth[0])
+
+# %% [markdown]
+# The library's tests hold these functions to sums over all orders, and to the `shap` package: its
+# exact and its kernel explainer give the same numbers, its permutation explainer the same within the
+# error. (It is not imported here, so that the chapter runs without it.)
