@@ -89,13 +89,13 @@ double = torch.float64
 # $$ (def-shap-game)
 #
 # With player 0's left glove, $v = 12$ for $\{0,1\}$, $\{0,2\}$ and $\{0,1,2\}$, and 0 for all
-# others. What player $i$ adds to a coalition without him is his *marginal contribution*
+# others. What player $i$ adds to a coalition by joining it is the *marginal contribution*
 #
 # $$
 # \Delta_i(S) = v(S \cup \{i\}) - v(S) , \qquad i \notin S ,
 # $$ (def-shap-marginal)
 #
-# and his *Shapley value* is a mean of them, over all coalitions that he can join:
+# and the *Shapley value* of $i$ is a mean of them, over all coalitions that $i$ can join:
 #
 # $$
 # \varphi_i(v) = \sum_{S \subseteq N \setminus \{i\}} \frac{|S|!\,(n - |S| - 1)!}{n!}\; \Delta_i(S) .
@@ -106,7 +106,7 @@ double = torch.float64
 # | $n$, $N$ | a number, a set | how many players there are, and all of them |
 # | $S$, $s = \lvert S \rvert$ | a row of $n$ booleans, a number | who is present, and how many they are |
 # | $v(S)$ | a number; $2^n$ of them in all | what those present earn together |
-# | $\Delta_i(S)$ | a number | what $i$ adds when he joins $S$ |
+# | $\Delta_i(S)$ | a number | what $i$ adds on joining $S$ |
 # | $\varphi(v)$ | $n$ | one share for each player |
 #
 # To explain a prediction, let the players be the inputs, such as the words of a sentence, and let
@@ -115,9 +115,9 @@ double = torch.float64
 # question then.
 #
 # Where do the weights come from? Try it with three players before we prove anything. The table has
-# a row for each of the six orders in which they may arrive; its entries are what each adds at his
+# a row for each of the six orders in which they may arrive; its entries are what each adds on
 # arrival, and the last row is the mean of each column. Change a worth, and watch which entries
-# move. Try *gloves*, then *a dummy*: C adds nothing to anybody. What does he get?
+# move. Try *gloves*, then *a dummy*: C adds nothing to anybody. What does C get?
 
 # %%
 ShapleyGame(name="shapley-game", label="Three players, six orders of arrival")
@@ -133,22 +133,22 @@ ShapleyGame(name="shapley-game", label="Three players, six orders of arrival")
 # ### Step 1. Orders of arrival
 #
 # Let the players arrive one by one, in an order $\sigma$, and let $P_i^\sigma$ be those who came
-# before $i$. Give each what he adds when he comes, and let no order be preferred to another:
+# before $i$. Give each what their arrival adds, and let no order be preferred to another:
 #
 # $$
 # \varphi_i(v) = \frac{1}{n!} \sum_{\sigma} \Delta_i(P_i^\sigma) .
 # $$ (eq-shap-orders)
 #
 # Why is this {eq}`def-shap-value`? Different orders put the same coalition before $i$. How many
-# have exactly $S$ before him? Those in $S$ come first, in any of $|S|!$ orders; then $i$; then the
+# have exactly $S$ before $i$? Those in $S$ come first, in any of $|S|!$ orders; then $i$; then the
 # others, in any of $(n - |S| - 1)!$ orders:
 #
 # $$
 # \#\{\sigma : P_i^\sigma = S\} = |S|!\,(n - |S| - 1)! .
 # $$ (eq-shap-count)
 #
-# Divide by all $n!$ orders, and the weight is there: it is the probability that $i$ finds exactly
-# $S$ when he comes. There is a third way to read it. Write $s$ for $|S|$. There are $\binom{n-1}{s}$
+# Divide by all $n!$ orders, and the weight is there: it is the probability that $i$, on
+# arrival, finds exactly $S$. There is a third way to read it. Write $s$ for $|S|$. There are $\binom{n-1}{s}$
 # coalitions of size $s$ without $i$, and
 #
 # $$
@@ -219,7 +219,7 @@ print(np.round([math.comb(n - 1, s) * weight[s] for s in range(n)], 3))
 # - **efficiency**: what is earned is shared out, all of it and no more;
 # - **symmetry**: two players who add the same to every coalition that has neither get the same;
 # - **dummy**: a player who adds 0 to every coalition gets 0;
-# - **linearity**: when two games are played, each player gets the sum of what he gets in each.
+# - **linearity**: when two games are played, each player gets the sum of both shares.
 #
 # The Shapley value does all four. *Efficiency.* In one order the contributions telescope. Let
 # $\sigma_1, \dots, \sigma_n$ be the players as they come. Every worth but the first and the last
@@ -277,7 +277,7 @@ phi_alike = shapley_values(game_of(alike), n)
 check("eq-shap-symmetry", phi_alike[1], phi_alike[3])
 check("in the game itself they are not alike", abs(phi[1] - phi[3]) > 0.1)
 
-# player 2 made a dummy: the game as if he were never there
+# player 2 made a dummy: as if that player were never there
 without = present.clone()
 without[:, 2] = False
 blind = game_of(worth)(without)
@@ -360,7 +360,7 @@ check("the unanimity games are independent", int(rank), 2**n - 1)
 # Let $\psi$ be any rule with the four properties. What must it do with $d\,u_T$, for a number $d$?
 #
 # 1. A player outside $T$ adds 0 to every coalition: whether all of $T$ are there does not depend on
-#    him. By *dummy* he gets 0.
+#    that player. By *dummy* the share is 0.
 # 2. Two players of $T$ are alike: a coalition that lacks both cannot be completed by either, so
 #    both add 0 to it. By *symmetry* all of $T$ get the same.
 # 3. By *efficiency* what they get sums to $d\,u_T(N) - d\,u_T(\emptyset) = d$. So each gets $d/|T|$.
@@ -398,7 +398,7 @@ check("eq-shap-shares", shared, phi)
 # - **Without efficiency**: the mean of $\Delta_i(S)$ over all $2^{n-1}$ coalitions, each alike, the
 #   *Banzhaf value*. It is symmetric, gives dummies 0, and is linear; it does not sum to anything in
 #   particular.
-# - **Without symmetry**: one fixed order, and each gets what he adds. The sum telescopes; who comes
+# - **Without symmetry**: one fixed order, and each gets what they add. The sum telescopes; who comes
 #   late may gain by that alone.
 # - **Without dummy**: equal shares for all, whoever they are.
 # - **Without linearity**: equal shares for all who are not dummies.
@@ -409,7 +409,7 @@ check("eq-shap-shares", shared, phi)
 
 # %%
 def gains(worth, i):
-    """What player i adds to each coalition without him."""
+    """What player i adds to each coalition without i."""
     k = torch.arange(len(worth))
     k = k[(k >> i) & 1 == 0]
     return worth[k | 1 << i] - worth[k]
@@ -1092,7 +1092,7 @@ print(f"within two standard errors: {covered:.3f} of the estimates")
 check("as often as two standard errors should", 0.92 < covered < 0.98)
 
 sampled = kernel_shap(f, n, samples=2000, seed=0)
-check("sampled least squares is near", sampled, exact, atol=0.1)
+check("sampled least squares is near", sampled, exact, atol=0.2)
 check("and sums exactly", sampled.sum(), worth[-1] - worth[0])
 
 # %% [markdown]
@@ -1117,7 +1117,6 @@ model, accuracy = train(
 )
 
 # %%
-glue("shap-accuracy", accuracy)
 check("the model has learned something", accuracy > 0.75)
 ids = read.encode([SENTENCE])
 tokens = read.split(SENTENCE)
@@ -1279,15 +1278,16 @@ check(
 
 # %% [markdown]
 # The values themselves have a root mean square of {glue:text}`shap-rms-exact:.2f`. With ten orders
-# the error is {glue:text}`shap-rms-10:.2f`, with 160 it is {glue:text}`shap-rms-160:.2f`: sixteen
-# times the orders, about a quarter of the error, as {eq}`eq-shap-error` has it. For eleven words all
-# coalitions cost little more than that, and for thirty there is no other way.
+# the error is {glue:text}`shap-rms-10:.2f`, with sixteen times as many it is
+# {glue:text}`shap-rms-160:.2f`, about a quarter, as {eq}`eq-shap-error` has it. For eleven words all
+# coalitions cost little more than that; for thirty there are a thousand million of them, and to
+# sample is the only way.
 #
 # ### Many sentences, several models
 #
-# A recorded run took apart 26 sentences, the held-out ones of eight to ten words and signs that the
-# vocabulary knows in full, under five models that differ in their seed alone. Everything is exact.
-# For each sentence we ask how the values of its words correlate: between two ways, between two draws
+# A recorded run took apart {glue:text}`shap-many:.0f` sentences, the held-out ones of eight to ten
+# words and signs that the vocabulary knows in full, under {glue:text}`shap-models:.0f` models that
+# differ in their seed alone. All values are exact. For each sentence we ask how the values of its words correlate: between two ways, between two draws
 # of random words, between two models, and with what *leaving out one word* says.
 
 # %%
@@ -1296,9 +1296,8 @@ settings, record = record["settings"], record["results"]
 count = len(settings["seeds"])
 print(f"docstrings {record['text_sha256'][:16]}")
 print(f"{len(record['texts'])} sentences, {count} models, accuracy", end=" ")
-print(
-    f"{np.mean(record['accuracy']):.3f} ± {np.std(record['accuracy'], ddof=1):.3f}"
-)
+right = record["accuracy"]
+print(f"{np.mean(right):.3f} ± {np.std(right, ddof=1):.3f}")
 glue("shap-many", len(record["texts"]))
 glue("shap-models", count)
 
@@ -1353,6 +1352,9 @@ ax.boxplot(
     whis=(5, 95),
     showfliers=False,
     medianprops={"color": COLORS["query"], "linewidth": 2},
+    boxprops={"color": COLORS["reference"]},
+    whiskerprops={"color": COLORS["reference"]},
+    capprops={"color": COLORS["reference"]},
 )
 ax.set_yticks(range(1, len(data) + 1), list(compared))
 ax.invert_yaxis()
@@ -1388,10 +1390,9 @@ for k, m in enumerate(settings["permutations"]):
 # eight draws a part of the difference to “random” is the drawing; [MASK], deletion and padding draw
 # nothing, and all of theirs is the game. The top word is the same in
 # {glue:text}`shap-top-mask-delete:.0%` of the sentences for [MASK] and deletion, and in
-# {glue:text}`shap-top-delete-random:.0%` for deletion and random words: in every fifth to sixth
-# sentence, who asks “which word was it?” gets another answer for another way of asking. This model was
-# trained to read [MASK]s; for one that was not, we would expect less agreement, and did not measure
-# it.
+# {glue:text}`shap-top-delete-random:.0%` for deletion and random words. In the rest, who asks “which
+# word was it?” gets another answer for another way of asking. These models were trained to read
+# [MASK]s; for one that was not, we would expect less agreement, and did not measure it.
 #
 # **Models.** Two models that differ in their seed agree by {glue:text}`shap-r-models:.2f`, less than
 # any two ways for one model do, and name the same top word in {glue:text}`shap-top-models:.0%` of the
@@ -1402,9 +1403,9 @@ for k, m in enumerate(settings["permutations"]):
 # {glue:text}`shap-left-sum-sd:.2f` of what there is to explain. Sentences say things twice: where two
 # words each would do, hiding either changes little. The box D54 has that in its purest form.
 #
-# **Sampling.** Orders backwards halve the error of orders alone, from
-# {glue:text}`shap-error-orders-32:.2f` to {glue:text}`shap-error-antithetic-32:.2f` of the values'
-# size at 32 orders. Sampled least squares, given as many coalitions, is at
+# **Sampling.** Pairs of orders have little more than half of the error of independent ones:
+# {glue:text}`shap-error-antithetic-32:.2f` against {glue:text}`shap-error-orders-32:.2f` of the
+# values' size, at 32 orders. Sampled least squares, given as many coalitions, is at
 # {glue:text}`shap-error-kernel-32:.2f`.
 
 # %% [markdown]
@@ -1470,9 +1471,9 @@ catches(
 # :::{admonition} Broken on purpose D55: the wrong mean over coalitions
 # :class: broken
 # Least squares on random coalitions with *uniform* weights looks like KernelSHAP, sums to the right
-# total thanks to its constraint, and is exact for additive games. It is not the Shapley value. So is
+# total thanks to its constraint, and is exact for additive games. It is not the Shapley value. Nor is
 # the mean of marginal contributions over all coalitions alike, where it should be over sizes first;
-# and so are kernel weights that forget the binomial, and give each coalition the weight of its whole
+# nor are kernel weights without the binomial, which give each coalition the weight of its whole
 # size. None of them raises an error.
 # :::
 
@@ -1533,3 +1534,273 @@ check(
 # %% [markdown]
 # **Fix:** the weights of {eq}`eq-shap-kernel`. And test on a game in which players *meet*: on an
 # additive one, as the last check shows, every weight is right.
+
+# %% [markdown]
+# ## Exercises
+#
+# Replace the line that raises `NotImplementedError`, run the cell, and read the verdict: it names
+# the property that fails. The checkers try your function on games that you don't see. A game is
+# given by its $2^n$ worths, a tensor; entry $k$ is of those players $i$ where bit $i$ of $k$ is 1.
+#
+# ```{exercise-start} Who adds what
+# :label: ex-shap-order
+# ```
+# *Difficulty ●○○ · 10 minutes*
+#
+# Write `contributions(worth, order)`: what each player adds when they arrive in this order, a tensor
+# (n,) with entry $i$ for player $i$. `order` is a list of the players 0 … n − 1.
+#
+# ```{dropdown} Hint
+# Keep the coalition as a number, and set one bit at a time: `present | 1 << i`. Player $i$'s gain goes
+# to entry $i$, and not to the place in the order.
+# ```
+
+
+# %% tags=["exercise-stub"]
+def contributions(worth, order):
+    raise NotImplementedError
+
+
+grade("ex-shap-order", contributions)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-shap-order
+# :class: dropdown
+# ```
+
+
+# %% tags=["solution"]
+def contributions(worth, order):
+    gain, present = torch.zeros(len(order), dtype=worth.dtype), 0
+    for i in order:
+        gain[i] = worth[present | 1 << i] - worth[present]
+        present |= 1 << i
+    return gain
+
+
+grade("ex-shap-order", contributions)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
+# ```{exercise-start} The value by coalitions
+# :label: ex-shap-value
+# ```
+# *Difficulty ●●○ · 15 minutes*
+#
+# Write `value(worth)`: all n Shapley values of a game, exactly, without running through orders.
+#
+# ```{dropdown} Hint
+# {eq}`def-shap-value` with the weight of {eq}`eq-shap-weight`. For player $i$ run through the numbers
+# $k$ whose bit $i$ is 0; `k.bit_count()` is the size of that coalition.
+# ```
+
+
+# %% tags=["exercise-stub"]
+def value(worth):
+    raise NotImplementedError
+
+
+grade("ex-shap-value", value)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-shap-value
+# :class: dropdown
+# ```
+
+
+# %% tags=["solution"]
+def value(worth):
+    n = len(worth).bit_length() - 1
+    share = torch.zeros(n, dtype=worth.dtype)
+    for i in range(n):
+        for k in range(2**n):
+            if not k >> i & 1:
+                weight = 1 / (n * math.comb(n - 1, k.bit_count()))
+                share[i] += weight * (worth[k | 1 << i] - worth[k])
+    return share
+
+
+grade("ex-shap-value", value)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
+# ```{exercise-start} Dividends
+# :label: ex-shap-dividends
+# ```
+# *Difficulty ●●○ · 15 minutes*
+#
+# Write `dividends(worth)`: the numbers $d_T$ of {eq}`eq-shap-dividends`, a tensor $(2^n,)$ in the order
+# of the worths. Entry 0 is the worth of nobody.
+#
+# ```{dropdown} Hint
+# `k & t == k` asks whether the coalition $k$ is inside $t$. Or, faster: for each player once, subtract
+# from every worth with the player the one without.
+# ```
+
+
+# %% tags=["exercise-stub"]
+def dividends(worth):
+    raise NotImplementedError
+
+
+grade("ex-shap-dividends", dividends)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-shap-dividends
+# :class: dropdown
+# ```
+#
+# The faster way: $n\,2^{n-1}$ subtractions, where the formula has $3^n$ terms.
+
+
+# %% tags=["solution"]
+def dividends(worth):
+    d = worth.clone()
+    k = torch.arange(len(d))
+    for i in range(len(d).bit_length() - 1):
+        having = k[(k >> i) & 1 == 1]
+        d[having] -= d[having - (1 << i)]
+    return d
+
+
+grade("ex-shap-dividends", dividends)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
+# ```{exercise-start} The kernel
+# :label: ex-shap-kernel
+# ```
+# *Difficulty ●○○ · 5 minutes*
+#
+# Write `share_of_size(n, s)`: with which probability does a coalition have size $s$, when coalitions
+# are drawn with probability proportional to KernelSHAP's $\pi$? $s$ runs from 1 to $n - 1$.
+#
+# ```{dropdown} Hint
+# There are $\binom{n}{s}$ coalitions of size $s$, so the binomial cancels. Divide by the sum over all
+# sizes.
+# ```
+
+
+# %% tags=["exercise-stub"]
+def share_of_size(n, s):
+    raise NotImplementedError
+
+
+grade("ex-shap-kernel", share_of_size)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-shap-kernel
+# :class: dropdown
+# ```
+
+
+# %% tags=["solution"]
+def share_of_size(n, s):
+    total = sum(1 / (k * (n - k)) for k in range(1, n))
+    return 1 / (s * (n - s)) / total
+
+
+grade("ex-shap-kernel", share_of_size)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
+# ```{exercise-start} Two features that go together
+# :label: ex-shap-conditional
+# ```
+# *Difficulty ●●● · 20 minutes*
+#
+# Two standard normal features have correlation `rho`, and the model is $f(x) = a_1 x_1 + a_2 x_2$.
+# Write `conditional(a, x, rho)`: both Shapley values of the *conditional* game, as a pair of floats.
+# `a` and `x` are pairs.
+#
+# ```{dropdown} Hint
+# By linearity two models of one feature each are enough, and {eq}`eq-shap-conditional` has one of them.
+# Exchange the features for the other.
+# ```
+
+
+# %% tags=["exercise-stub"]
+def conditional(a, x, rho):
+    raise NotImplementedError
+
+
+grade("ex-shap-conditional", conditional)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-shap-conditional
+# :class: dropdown
+# ```
+#
+# With $\rho = 0$ it is $a_i x_i$, the interventional answer.
+
+
+# %% tags=["solution"]
+def conditional(a, x, rho):
+    first = a[0] * (x[0] - rho * x[1] / 2) + a[1] * rho * x[0] / 2
+    second = a[1] * (x[1] - rho * x[0] / 2) + a[0] * rho * x[1] / 2
+    return first, second
+
+
+grade("ex-shap-conditional", conditional)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+
+# %% [markdown]
+# ## Summary
+#
+# - A game gives every coalition a worth {eq}`def-shap-game`. The Shapley value of a player is the mean
+#   of what they add, over all orders of arrival {eq}`eq-shap-orders`, or over coalitions, size by size
+#   {eq}`def-shap-value`, {eq}`eq-shap-weight`.
+# - It is efficient {eq}`eq-shap-efficiency`, symmetric {eq}`eq-shap-symmetry`, gives dummies nothing
+#   {eq}`eq-shap-dummy`, and is linear {eq}`eq-shap-linearity`. It is the only rule that is: every game
+#   is a sum of unanimity games {eq}`eq-shap-basis`, and in those nothing is left to choose
+#   {eq}`eq-shap-shares`. Drop any demand, and there is another rule.
+# - To make a game of a prediction, say what a missing input is. Interventional and conditional games
+#   differ as soon as features are dependent {eq}`eq-shap-interventional`, {eq}`eq-shap-conditional`; the
+#   one asks about inputs that may never occur, the other gives shares to what the model never reads.
+# - Weighted least squares has the Shapley value as its solution for one kernel, and up to a factor for
+#   that alone {eq}`eq-shap-forced`, {eq}`eq-shap-kernel`.
+# - Sampling orders is unbiased {eq}`eq-shap-unbiased`, and its error falls as $1/\sqrt m$
+#   {eq}`eq-shap-error`. Orders and their reverses have a smaller constant where the two contributions
+#   are opposed {eq}`eq-shap-antithetic`.
+# - On a small BERT, ways to leave a word out agree in the main and not in full; another seed of the
+#   model changes more than another way does; and leaving one word out accounts for a small part of what
+#   there is to share.
+#
+# ## Sources
+#
+# - {cite:t}`shapley1953`: the value and its uniqueness. His axioms are three: symmetry, a law of
+#   aggregation, and one on *carriers* that says efficiency and dummy at once.
+# - {cite:t}`harsanyi1963`: dividends.
+# - {cite:t}`strumbelj2014`: Shapley values of predictions, with sampled orders and features drawn
+#   independently, before the name SHAP; {cite:t}`castro2009`: sampling orders, in general.
+# - {cite:t}`lundberg2017`: SHAP, and Theorem 2 on the kernel.
+# - {cite:t}`covert2021`: the constrained problem, its bias and variance, and pairs of coalitions.
+# - {cite:t}`mitchell2022`: ways to sample orders, compared.
+# - {cite:t}`janzing2020`: which distribution missing features should have;
+#   {cite:t}`sundararajan2020`: how many Shapley values one prediction has.

@@ -253,7 +253,7 @@ class TestPermutations:
         assert ((values.mean(0) - want).abs() < 4 * said / math.sqrt(60)).all()
 
     def test_errors_of_a_few_orders_by_hand(self):
-        def f(s):  # a pair: a player earns 1 if he comes second, and 0 if he comes first
+        def f(s):  # a pair: whoever comes second earns 1, whoever comes first 0
             return s.all(1).double()
 
         value, error = permutation_shap(f, 2, permutations=5, seed=1, return_errors=True)
