@@ -66,7 +66,7 @@ from lib.teaching import (
     show_figure,
     start,
 )
-from lib.teaching.figures import COLORS, heatmap
+from lib.teaching.figures import COLORS
 from lib.teaching.missing_words import background, sentence_game
 from lib.teaching.recorded import recorded
 from lib.teaching.word_classifier import SENTENCE, train, words

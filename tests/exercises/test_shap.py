@@ -10,10 +10,10 @@ from tests.exercises.three_ways import assert_three_ways, labels
 CHAPTER = "17_shap"
 
 
-def _contributions(by_place=False, alone=False, leave_out=False, reverse=False):
+def _contributions(by_place=False, alone=False, leave_out=False):
     def contributions(worth, order):
         gain, present = torch.zeros(len(order), dtype=worth.dtype), 0
-        for place, i in enumerate(reversed(order) if reverse else order):
+        for place, i in enumerate(order):
             base = len(worth) - 1 - (1 << i) if leave_out else 0 if alone else present
             gain[place if by_place else i] = worth[base | 1 << i] - worth[base]
             present |= 1 << i
@@ -101,7 +101,7 @@ WRONG = {
         "by place": (_contributions(by_place=True), "in whatever order they come"),
         "alone": (_contributions(alone=True), "who comes second completes the pair: the gloves"),
         "left out": (_contributions(leave_out=True), "got 12 at index (0,), want 0"),
-        "the last comes first": (_contributions(reverse=True), "got 12 at index (2,)"),
+        "what is lost": (lambda w, o: -_contributions()(w, o), "got -12 at index (1,), want 12"),
         "from nothing": (_from_nothing, "sums to what all earn, beyond what nobody does"),
         "one number": (lambda worth, order: worth[-1], "got shape ()"),
     },

@@ -154,7 +154,12 @@ def conditional(answer):
 
     yield "a feature that the model does not read has a share"
     got = shares((1.0, 0.0), (1.0, 1.0), 0.9)
-    expect_close(got, torch.tensor([0.55, 0.45]), "f(x) = x₁, x = (1, 1), ρ = .9", atol=1e-9)
+    expect_close(
+        got,
+        torch.tensor([0.55, 0.45], dtype=torch.float64),
+        "f(x) = x₁, x = (1, 1), ρ = .9",
+        atol=1e-9,
+    )
     got = shares((0.0, 3.0), (2.0, -1.0), 0.5)
     expect_close(got, torch.tensor([1.5, -4.5]), "f(x) = 3x₂, x = (2, −1), ρ = .5", atol=1e-9)
 
