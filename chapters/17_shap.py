@@ -1349,7 +1349,6 @@ ax.boxplot(
     data,
     orientation="horizontal",
     widths=0.6,
-    whis=(5, 95),
     showfliers=False,
     medianprops={"color": COLORS["query"], "linewidth": 2},
     boxprops={"color": COLORS["reference"]},
@@ -1364,7 +1363,7 @@ show_figure(
     name="fig-shap-agreement",
     caption=f"How far two explanations of one sentence agree: "
     f"{len(record['texts'])} sentences, {count} models. Boxes hold the middle "
-    "half, whiskers nine of ten. Another way to leave words out matters about "
+    "half, lines the median. Another way to leave words out matters about "
     "as much as another draw of random words, another model matters more.",
     alt="Seven horizontal boxes. Five pairs of ways have medians above 0.9 with "
     "lower whiskers near 0.6. Two models agree less, and leaving out one word "

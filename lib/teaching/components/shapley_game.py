@@ -23,7 +23,8 @@ EXAMPLES = {
 
 STATIC_STYLE = """<style>
 .component .sg-static{border-collapse:collapse;font-size:.9rem;margin:0 0 .75rem}
-.component .sg-static caption{caption-side:top;text-align:left;color:inherit;padding:0 0 .4rem}
+.component .sg-static caption{caption-side:top;text-align:left;color:inherit;padding:0 0 .4rem;
+overflow-wrap:anywhere}
 .component .sg-static :is(th,td){padding:.15rem min(.6rem,1.4vw);text-align:right;font-weight:400;
 overflow-wrap:anywhere}
 .component .sg-static thead th{border-bottom:1px solid}
