@@ -497,7 +497,6 @@ for k, name in enumerate(rules):
 gloves = torch.tensor([0.0, 0, 0, 12, 0, 12, 0, 12], dtype=double)
 fig, ax = plt.subplots(figsize=(5.0, 3.0))
 kinds = ["output", "query", "key", "value", "reference"]
-hatches = ["", "//", "..", "xx", "\\\\"]
 for k, (name, rule) in enumerate(rules.items()):
     ax.bar(
         np.arange(3) + 0.16 * (k - 2),
@@ -505,9 +504,6 @@ for k, (name, rule) in enumerate(rules.items()):
         0.15,
         label=name,
         color=COLORS[kinds[k]],
-        hatch=hatches[k],
-        edgecolor="white",
-        linewidth=0,
     )
 ax.set_xticks(range(3), ["0: left glove", "1: right glove", "2: right glove"])
 ax.set_ylabel("share")
@@ -518,7 +514,7 @@ show_figure(
     caption="Five rules on the game of gloves, where a pair is worth 12. The "
     "Shapley value gives the rare glove 8 and the others 2 each. The Banzhaf "
     "value shares out more than there is; one fixed order gives all to the "
-    "second to come.",
+    "second to come. Bars stand in the order of the legend.",
     alt="Bars for three players under five rules. The left glove gets 8 by "
     "Shapley, 9 by Banzhaf, 0 in one order, 4 by equal shares; the right "
     "gloves 2 each by Shapley, 3 by Banzhaf, and 12 and 0 in one order.",
@@ -673,7 +669,9 @@ for k, color in enumerate(("query", "key")):
         color=COLORS[color],
         label=f"interventional, {name}",
     )
-    ax.plot(rho, con[:, k], color=COLORS[color], label=f"conditional, {name}")
+    ax.plot(
+        rho, con[:, k], "-", color=COLORS[color], label=f"conditional, {name}"
+    )
 ax.set(xlabel="correlation ρ of the two features", ylabel="Shapley value")
 fig.legend(loc="outside upper center", ncols=1)
 show_figure(
@@ -834,7 +832,7 @@ together = [math.comb(many, k) * kernel[k - 1] for k in sizes]
 axes[1].bar(sizes, together, color=COLORS["weights"])
 axes[1].set(title="all of a size", ylabel="sum of their weights")
 for ax in axes:
-    ax.set(xlabel="size s")
+    ax.set(xlabel="size s", xticks=range(2, many, 2))
 show_figure(
     fig,
     name="fig-shap-kernel",
@@ -974,7 +972,7 @@ show_figure(
     f"{len(seeds)} seeds. Both fall along a line of slope −1/2.",
     alt="Log-log plot: two falling straight bands and a dotted line of slope "
     "minus one half that lies on the upper one. The dashed band of pairs runs "
-    "parallel to it and below.",
+    "parallel to it and slightly below.",
 )
 
 # %% [markdown]
@@ -1180,8 +1178,7 @@ for way in ways:
 
 # %% tags=["hide-input"]
 fig, ax = plt.subplots(figsize=(5.0, 5.2))
-kinds = ["query", "key", "value", "reference", "reference"]
-hatches = ["", "//", "..", "", "xx"]
+kinds = ["query", "key", "value", "output", "weights"]
 for k, way in enumerate(ways):
     ax.barh(
         np.arange(n) + 0.16 * (k - 2),
@@ -1189,9 +1186,6 @@ for k, way in enumerate(ways):
         0.15,
         label=way,
         color=COLORS[kinds[k]],
-        hatch=hatches[k],
-        edgecolor="white",
-        linewidth=0,
     )
 ax.axvline(0, color=COLORS["reference"], linewidth=1)
 ax.set_yticks(range(n), tokens)
@@ -1202,8 +1196,8 @@ show_figure(
     fig,
     name="fig-shap-words",
     caption="Exact Shapley values of the words of one sentence, for four ways to "
-    "leave a word out; the random words are drawn twice. Model, sentence and "
-    "answer are the same. The shares are not.",
+    "leave a word out, in the order of the legend; the random words are drawn "
+    "twice. Model, sentence and answer are the same. The shares are not.",
     alt="Eleven groups of five horizontal bars, one group a word. Within most "
     "groups the bars have one direction and clearly different lengths; in some "
     "the directions differ too.",
@@ -1365,9 +1359,9 @@ show_figure(
     f"{len(record['texts'])} sentences, {count} models. Boxes hold the middle "
     "half, lines the median. Another way to leave words out matters about "
     "as much as another draw of random words, another model matters more.",
-    alt="Seven horizontal boxes. Five pairs of ways have medians above 0.9 with "
-    "lower whiskers near 0.6. Two models agree less, and leaving out one word "
-    "agrees least with the Shapley value and is the most spread out.",
+    alt="Seven horizontal boxes. Five pairs of ways have narrow boxes with "
+    "medians near 0.9 or above. Two models, and leaving out one word against "
+    "the Shapley value, have medians near 0.8 and long whiskers to the left.",
 )
 
 # %%
