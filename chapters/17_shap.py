@@ -1,6 +1,5 @@
 # ---
 # jupyter:
-#   accelerator: GPU
 #   book:
 #     question: >-
 #       Three people earn a sum together. Which share is each one's own? Under four demands that are
@@ -16,7 +15,7 @@
 #       - sums over subsets, binomial coefficients, and least squares
 #       - BERT as an encoder that can be asked questions (chapter 11)
 #     data: Docstrings of Python's own library, eight modules; no download.
-#     hardware: One CPU core. Uses a GPU where there is one.
+#     hardware: One CPU core. The model is too small to gain from a GPU.
 #   jupytext:
 #     text_representation:
 #       extension: .py
@@ -71,7 +70,7 @@ from lib.teaching.missing_words import background, sentence_game
 from lib.teaching.recorded import recorded
 from lib.teaching.word_classifier import SENTENCE, train, words
 
-device = start(seed=0)
+start(seed=0)
 double = torch.float64
 
 # %% [markdown]
@@ -1277,6 +1276,26 @@ check(
 # coalitions cost little more than that; for thirty there are a thousand million of them, and to
 # sample is the only way.
 #
+# And the drop when *one* word is left out? That costs eleven evaluations, and is often shown.
+
+# %%
+for way in ("mask", "delete"):
+    drops, earned = left_out[way].sum(), ends[way][1] - ends[way][0]
+    print(
+        f"{way:7} drops sum to {drops:6.2f}, to explain there is {earned:5.2f}"
+    )
+    glue(f"shap-drops-{way}", drops)
+    glue(f"shap-earned-{way}", earned)
+off = [
+    abs(left_out[way].sum() - values[way].sum()) for way in ("mask", "delete")
+]
+check("drops are no shares of the whole", max(off) > 0.5)
+
+# %% [markdown]
+# With [MASK] the drops sum to {glue:text}`shap-drops-mask:.2f`, where there is
+# {glue:text}`shap-earned-mask:.2f` to explain; with deletion, which moves all later words to other
+# places, to {glue:text}`shap-drops-delete:.2f` of {glue:text}`shap-earned-delete:.2f`.
+#
 # ### Many sentences, several models
 #
 # A recorded run took apart {glue:text}`shap-many:.0f` sentences, the held-out ones of eight to ten
@@ -1385,16 +1404,19 @@ for k, m in enumerate(settings["permutations"]):
 # {glue:text}`shap-top-mask-delete:.0%` of the sentences for [MASK] and deletion, and in
 # {glue:text}`shap-top-delete-random:.0%` for deletion and random words. In the rest, who asks “which
 # word was it?” gets another answer for another way of asking. These models were trained to read
-# [MASK]s; for one that was not, we would expect less agreement, and did not measure it.
+# [MASK]s; for one that was not, we would expect less agreement, and did not measure it. Compare the
+# single sentence above, where two ways had {glue:text}`shap-lowest-correlation:.2f`: one sentence is
+# little evidence, in either direction.
 #
-# **Models.** Two models that differ in their seed agree by {glue:text}`shap-r-models:.2f`, less than
-# any two ways for one model do, and name the same top word in {glue:text}`shap-top-models:.0%` of the
-# sentences ({numref}`fig-shap-agreement`). A Shapley value explains *a* model, and not the data.
+# **Models.** Two models that differ in their seed agree by {glue:text}`shap-r-models:.2f`, less
+# than the ways above do for one model, and name the same top word in
+# {glue:text}`shap-top-models:.0%` of the sentences ({numref}`fig-shap-agreement`). A Shapley value explains *a* model, and not the data.
 #
 # **Leaving one out.** The drop when a single word is hidden correlates with the Shapley value by
 # {glue:text}`shap-r-left:.2f`, and all drops together are {glue:text}`shap-left-sum:.2f` ±
-# {glue:text}`shap-left-sum-sd:.2f` of what there is to explain. Sentences say things twice: where two
-# words each would do, hiding either changes little. The box D54 has that in its purest form.
+# {glue:text}`shap-left-sum-sd:.2f` of what there is to explain. A likely reason is that sentences say
+# things twice: where either of two words would do, hiding one changes little. The box D54 has that in
+# its purest form.
 #
 # **Sampling.** Pairs of orders have little more than half of the error of independent ones:
 # {glue:text}`shap-error-antithetic-32:.2f` against {glue:text}`shap-error-orders-32:.2f` of the
