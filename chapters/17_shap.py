@@ -1,5 +1,6 @@
 # ---
 # jupyter:
+#   accelerator: GPU
 #   book:
 #     question: >-
 #       Three people earn a sum together. Which share is each one's own? Under four demands that are
