@@ -10,11 +10,23 @@ from lib.interpret.gradients import (
     integrated_gradients,
     quadrature,
 )
+from lib.interpret.shapley import (
+    coalitions,
+    kernel_shap,
+    permutation_shap,
+    shapley_kernel,
+    shapley_values,
+)
 
 __all__ = [
+    "coalitions",
     "completeness_gap",
     "deletion_curve",
     "gradient_times_input",
     "integrated_gradients",
+    "kernel_shap",
+    "permutation_shap",
     "quadrature",
+    "shapley_kernel",
+    "shapley_values",
 ]

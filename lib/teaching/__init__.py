@@ -14,6 +14,7 @@ from lib.teaching.components import (
     MaskPainter,
     PositionRotation,
     Sampling,
+    ShapleyGame,
     TemperatureSoftmax,
     TokenStrip,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "PositionRotation",
     "Progress",
     "Sampling",
+    "ShapleyGame",
     "TemperatureSoftmax",
     "TokenStrip",
     "catches",

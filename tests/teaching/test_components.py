@@ -23,6 +23,7 @@ from lib.teaching.components import (
     MaskPainter,
     PositionRotation,
     Sampling,
+    ShapleyGame,
     TemperatureSoftmax,
     TokenStrip,
     base,
@@ -87,6 +88,7 @@ def every():
         MaskPainter(8, window=4, name="painter"),
         PositionRotation(name="rotation"),
         Sampling(["the", " a", "\n"], [2.0, 1.0, 0.0], name="sampling"),
+        ShapleyGame(name="shares"),
         TemperatureSoftmax(samples=4, name="softmax"),
         strip(name="strip"),
     ]

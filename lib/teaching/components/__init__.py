@@ -8,6 +8,7 @@ from lib.teaching.components.curve_explorer import CurveExplorer
 from lib.teaching.components.mask_painter import MaskPainter
 from lib.teaching.components.position_rotation import PositionRotation
 from lib.teaching.components.sampling import Sampling
+from lib.teaching.components.shapley_game import ShapleyGame
 from lib.teaching.components.temperature_softmax import TemperatureSoftmax
 from lib.teaching.components.token_strip import TokenStrip
 
@@ -18,6 +19,7 @@ __all__ = [
     "MaskPainter",
     "PositionRotation",
     "Sampling",
+    "ShapleyGame",
     "TemperatureSoftmax",
     "TokenStrip",
 ]
