@@ -2,3 +2,7 @@
 
 All take a function `f` of a batch that returns one number a row, such as one class's logit.
 """
+
+from lib.interpret.surrogate import Surrogate, lime, weighted_least_squares
+
+__all__ = ["Surrogate", "lime", "weighted_least_squares"]
