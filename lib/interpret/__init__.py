@@ -3,6 +3,34 @@
 All take a function `f` of a batch that returns one number a row, such as one class's logit.
 """
 
+from lib.interpret.deletion import deletion_curve
+from lib.interpret.gradients import (
+    completeness_gap,
+    gradient_times_input,
+    integrated_gradients,
+    quadrature,
+)
+from lib.interpret.shapley import (
+    coalitions,
+    kernel_shap,
+    permutation_shap,
+    shapley_kernel,
+    shapley_values,
+)
 from lib.interpret.surrogate import Surrogate, lime, weighted_least_squares
 
-__all__ = ["Surrogate", "lime", "weighted_least_squares"]
+__all__ = [
+    "Surrogate",
+    "coalitions",
+    "completeness_gap",
+    "deletion_curve",
+    "gradient_times_input",
+    "integrated_gradients",
+    "kernel_shap",
+    "lime",
+    "permutation_shap",
+    "quadrature",
+    "shapley_kernel",
+    "shapley_values",
+    "weighted_least_squares",
+]
