@@ -49,15 +49,15 @@ COMMAND = "python book/experiments/lime.py"
 SEEDS = [0, 1, 2]
 SETTINGS = {
     "steps": 600,  # of training
-    "sentences": 100,
+    "sentences": 80,
     "shortest": 6,
     "longest": 16,
     "samples": 500,  # of LIME and of KernelSHAP
     "nodes": 32,  # of integrated gradients
     "orders": 10,  # random ones
     "repeats": 10,  # seeds of LIME, for the spread
-    "spread_sentences": 8,
-    "package_sentences": 10,
+    "spread_sentences": 5,
+    "package_sentences": 8,
     "package_samples": 2000,
 }
 PACKAGE_WIDTH = 0.25 * math.sqrt(2)  # what the package's default of 25 is in our kernel
