@@ -49,7 +49,7 @@ COMMAND = "python book/experiments/lime.py"
 SEEDS = [0, 1, 2]
 SETTINGS = {
     "steps": 600,  # of training
-    "sentences": 80,
+    "sentences": 60,
     "shortest": 6,
     "longest": 16,
     "samples": 500,  # of LIME and of KernelSHAP
