@@ -17,16 +17,20 @@ from lib.interpret.shapley import (
     shapley_kernel,
     shapley_values,
 )
+from lib.interpret.surrogate import Surrogate, lime, weighted_least_squares
 
 __all__ = [
+    "Surrogate",
     "coalitions",
     "completeness_gap",
     "deletion_curve",
     "gradient_times_input",
     "integrated_gradients",
     "kernel_shap",
+    "lime",
     "permutation_shap",
     "quadrature",
     "shapley_kernel",
     "shapley_values",
+    "weighted_least_squares",
 ]
