@@ -78,9 +78,7 @@ from lib.teaching import (
 )
 from lib.teaching.compressing import (
     accuracy,
-    cut,
     file_bytes,
-    head_costs,
     packed,
     rounded,
     sparse,
@@ -88,7 +86,7 @@ from lib.teaching.compressing import (
     whole,
 )
 from lib.teaching.figures import COLORS
-from lib.teaching.measure import median_seconds, peak_bytes
+from lib.teaching.measure import flops, median_seconds, peak_bytes
 from lib.teaching.recorded import recorded
 from lib.teaching.word_classifier import WordClassifier, train, words
 
@@ -1067,7 +1065,7 @@ check("training through the staircase helps", trail[-1] < 0.5 * trail[0])
 # :::{admonition} The paper says
 # :class: paper
 # {cite:t}`bengio2013` study several ways to get a gradient through hard thresholds. The
-# straight-through estimator is among them, credited to a lecture of Hinton's, and said to be biased.
+# straight-through estimator is among them; the idea is Hinton's, from a lecture.
 # :::
 
 # %% [markdown]
@@ -1137,9 +1135,10 @@ check("the same numbers", dequantize(q), back)
 # bit first.
 
 # %%
-packed_by_hand = sum((q % 8) << (3 * i) for i, q in enumerate(places))
-got = pack_bits(q.integers, 3) if hasattr(q, "integers") else None
-print(f"{packed_by_hand:012b} as two bytes: {list(packed_by_hand.to_bytes(2, 'little'))}")
+stream = sum((place % 8) << (3 * i) for i, place in enumerate(places))
+two_bytes = list(stream.to_bytes(2, "little"))
+print(f"{stream:012b}, the first on the right; as bytes {two_bytes}")
+check("the same bytes", pack_bits(q.integers, 3), [float(x) for x in two_bytes])
 
 # %% [markdown]
 # ## The library function
@@ -1217,7 +1216,7 @@ for scheme in ("symmetric", "affine"):
 #
 # The model is a small BERT that reads a docstring of Python's standard library and names its module, one
 # of eight. Chapters 16 to 19 will ask *why* it answers as it does; here we ask how little of it is
-# needed. Chance is one in eight, and a little above for the most frequent module.
+# needed.
 
 # %%
 texts = words()
@@ -1328,7 +1327,7 @@ show_figure(
 # %%
 brief = {"seed": 1000, "steps": 80, "learning_rate": 1e-3}
 pruned = copy.deepcopy(model)
-masks = magnitude_prune(pruned, 0.9)
+masks = magnitude_prune(pruned, 0.8)
 again = tune(pruned, texts, masks=masks, **brief)
 zeros = sum((t == 0).sum().item() for n, t in again.named_parameters() if n in masks)
 held = sum(mask.numel() for mask in masks.values())
@@ -1340,8 +1339,8 @@ narrow = tune(
 )
 rows = [
     ("as it was", whole(model), model),
-    ("90 % zeros", sparse(pruned), pruned),
-    ("90 % zeros, trained on", sparse(again), again),
+    ("80 % zeros", sparse(pruned), pruned),
+    ("80 % zeros, trained on", sparse(again), again),
     ("2 bits", packed(model, 2), rounded(model, 2)),
     ("2 bits, trained on", packed(coarse, 2), coarse),
     ("narrow, taught briefly", whole(narrow), narrow),
@@ -1351,13 +1350,13 @@ scores = {}
 for name, tensors, small in rows:
     scores[name] = accuracy(small, texts)
     print(f"{name:26}{file_bytes(tensors):9,}{scores[name]:10.3f}")
-check("zeros stay zero in training", zeros / held, 0.9, atol=1e-3)
+check("zeros stay zero in training", zeros / held, 0.8, atol=1e-3)
 check(
     "training repairs what zeros broke",
-    scores["90 % zeros, trained on"] > scores["90 % zeros"] + 0.02,
+    scores["80 % zeros, trained on"] > scores["80 % zeros"] + 0.1,
 )
 check(
-    "and what two bits broke", scores["2 bits, trained on"] > scores["2 bits"] + 0.02
+    "and what two bits broke", scores["2 bits, trained on"] > scores["2 bits"] + 0.1
 )
 
 # %% [markdown]
@@ -1482,3 +1481,504 @@ check("fewer heads and neurons are faster", seconds[2] < 0.9 * seconds[0])
 # processor has no such instructions, and then int8 is slower than float. The peak of a pass,
 # {glue:text}`compress-peak-int8:.2f`, holds integers *and* floats for a moment; only the weights became
 # smaller.
+
+# %% [markdown]
+# ### Accuracy against size, on one chart
+#
+# Now all of it, several seeds each, from a recorded run. Every seed trains the classifier anew; all other
+# arms of that seed start from it, or are taught by it. “Trained on” means
+# {glue:text}`compress-tune-steps:.0f` steps more. One arm gives the *dense* model those steps too, so that
+# nobody takes the gain of longer training for one of pruning. “Cut” leaves
+# {glue:text}`compress-cut-heads:.0f` of three heads and {glue:text}`compress-cut-neurons:.0f` of
+# {glue:text}`compress-cut-of:.0f` neurons in each layer, those that the scores of step 5 keep. “Narrow”
+# is a model a third as wide, trained from random weights for as many steps as the large one, alone or
+# with the large one as its teacher. All sizes are those of files: zeros as bitmaps, bits packed, with
+# everything else that the classifier needs.
+
+# %%
+run = recorded("compression")
+settings, run = run["settings"], run["results"]
+size = {name: np.mean(values) for name, values in run["bytes"].items()}
+score = {name: np.array(values) for name, values in run["accuracy"].items()}
+mean = {name: values.mean() for name, values in score.items()}
+sd = {name: values.std(ddof=1) for name, values in score.items()}
+print(f"{len(score['dense'])} seeds; {'kB':>24}  accuracy")
+for name in score:
+    if not name.endswith(("same file", "zlib")):
+        print(
+            f"{name:28}{size[name] / 1e3:8.1f}   {mean[name]:.3f} ± {sd[name]:.3f}"
+        )
+glue("compress-seeds", len(score["dense"]))
+glue("compress-tune-steps", settings["tune_steps"])
+glue("compress-cut-heads", settings["heads"])
+glue("compress-cut-neurons", settings["neurons"])
+glue("compress-cut-of", 192)
+glue("compress-r-dense", mean["dense"])
+glue("compress-r-longer", mean["dense, tuned"])
+glue("compress-r-8", mean["8 bits"])
+glue("compress-r-4", mean["4 bits"])
+glue("compress-r-3t", mean["3 bits, tuned"])
+glue("compress-r-2", mean["2 bits"])
+glue("compress-r-2t", mean["2 bits, tuned"])
+glue("compress-r-50", mean["50% zeros"])
+glue("compress-r-80t", mean["80% zeros, tuned"])
+glue("compress-r-90t", mean["90% zeros, tuned"])
+glue("compress-r-cut", mean["cut"])
+glue("compress-r-cutt", mean["cut, tuned"])
+glue("compress-r-cut8", mean["cut, tuned, 8 bits"])
+glue("compress-r-narrow", mean["narrow"])
+glue("compress-r-taught", mean["narrow, distilled"])
+glue("compress-r-4-times", size["dense"] / size["4 bits"])
+glue("compress-r-3-times", size["dense"] / size["3 bits"])
+glue("compress-r-cut8-times", size["dense"] / size["cut, tuned, 8 bits"])
+glue("compress-r-80-times", size["dense"] / size["80% zeros"])
+taught = score["narrow, distilled"] - score["narrow"]
+glue("compress-r-gain", taught.mean())
+glue("compress-r-gain-sd", taught.std(ddof=1))
+check("three seeds at least", all(len(values) >= 3 for values in score.values()))
+check("eight bits change next to nothing", abs(mean["8 bits"] - mean["dense"]) < 0.01)
+check("four cost little", mean["4 bits"] > mean["dense"] - 0.03)
+check("zeros alone shrink no file", size["90% zeros, same file"], size["dense"])
+for smaller, larger in (
+    ("3 bits, tuned", "80% zeros, tuned"),
+    ("2 bits, tuned", "90% zeros, tuned"),
+    ("2 bits, tuned", "narrow, distilled"),
+):
+    better = score[smaller].min() > score[larger].max()
+    check(
+        f"{smaller}: smaller than {larger}, and better",
+        bool(size[smaller] < size[larger] and better),
+    )
+check("training repairs the cut", bool((score["cut, tuned"] > score["cut"]).all()))
+
+# %% tags=["hide-input"]
+groups = {
+    "bits": ("query", "o", "-", [f"{b} bits" for b in settings["bits"]]),
+    "bits, trained on": (
+        "query",
+        "s",
+        "--",
+        [f"{b} bits, tuned" for b in settings["tuned_bits"]],
+    ),
+    "zeros": ("key", "o", "-", [f"{a:.0%} zeros" for a in settings["amounts"]]),
+    "zeros, trained on": (
+        "key",
+        "s",
+        "--",
+        [f"{a:.0%} zeros, tuned" for a in settings["amounts"]],
+    ),
+    "cut, trained on": ("value", "D", ":", ["cut, tuned", "cut, tuned, 8 bits"]),
+    "narrow, taught": (
+        "scores",
+        "^",
+        ":",
+        ["narrow, distilled", "narrow, distilled, 8 bits"],
+    ),
+    "dense": ("weights", "*", "", ["dense", "16 bits"]),
+}
+fig, ax = plt.subplots(figsize=(5.1, 4.6))
+for label, (color, marker, line, names) in groups.items():
+    ax.errorbar(
+        [size[name] / 1e3 for name in names],
+        [mean[name] for name in names],
+        [sd[name] for name in names],
+        color=COLORS[color],
+        marker=marker,
+        linestyle=line or "none",
+        capsize=3,
+        label=label,
+    )
+ax.set(xscale="log", xlabel="kilobytes of the file", ylabel="accuracy, held out")
+ax.set_xticks([50, 100, 200, 500], ["50", "100", "200", "500"])
+ax.minorticks_off()
+fig.legend(loc="outside upper center", ncols=3)
+show_figure(
+    fig,
+    name="fig-pruning-and-quantization-chart",
+    caption="Accuracy against size on disk, means over seeds with their "
+    "standard deviation. Up and to the left is better. Fewer bits keep the "
+    "accuracy of the dense model to sizes where zeros have lost it.",
+    alt="A chart of accuracy over kilobytes, log scale. Bits, trained on, stay "
+    "at the top from 500 down to 70 kilobytes; zeros, trained on, fall below "
+    "140. Cut models lie near the top, narrow ones well below.",
+)
+
+# %% [markdown]
+# {numref}`fig-pruning-and-quantization-chart` has it all, over {glue:text}`compress-seeds:.0f` seeds. The
+# dense model names {glue:text}`compress-r-dense:.3f` of the texts right, and
+# {glue:text}`compress-r-longer:.3f` after the additional steps: those alone bring nothing.
+#
+# - **Bits.** Eight leave {glue:text}`compress-r-8:.3f`, four {glue:text}`compress-r-4:.3f` in a file
+#   {glue:text}`compress-r-4-times:.1f` times smaller, both without any training. Three, trained on, leave
+#   {glue:text}`compress-r-3t:.3f` in one {glue:text}`compress-r-3-times:.1f` times smaller. Two fall to
+#   {glue:text}`compress-r-2:.3f`, and training through the staircase brings them back to
+#   {glue:text}`compress-r-2t:.3f`.
+# - **Zeros.** Half of them cost nothing to speak of, {glue:text}`compress-r-50:.3f`. Four fifths, trained
+#   on, leave {glue:text}`compress-r-80t:.3f` in a bitmap file {glue:text}`compress-r-80-times:.1f` times
+#   smaller; nine tenths {glue:text}`compress-r-90t:.3f`. At equal bytes, bits win here.
+# - **Heads and neurons.** The cut model falls to {glue:text}`compress-r-cut:.3f` and is brought back to
+#   {glue:text}`compress-r-cutt:.3f`. Its file shrinks little, since half of this model is its word table,
+#   which has no heads; but it is the only one of these that *computes* less. And cuts and bits add up: cut and
+#   in eight bits it keeps {glue:text}`compress-r-cut8:.3f`, {glue:text}`compress-r-cut8-times:.1f` times
+#   smaller.
+# - **A narrow model**, from random weights, reaches {glue:text}`compress-r-narrow:.3f` alone and
+#   {glue:text}`compress-r-taught:.3f` with a teacher: a difference of {glue:text}`compress-r-gain:.3f` ±
+#   {glue:text}`compress-r-gain-sd:.3f` from seed to seed. As in chapter 14, a teacher who saw the same
+#   labels and no more has little to give. It was given no more steps than the large one; with more it might
+#   climb.
+#
+# :::{admonition} Our remark
+# :class: remark
+# One small model, one task, one short budget. That bits come cheaper than zeros here is no law: very
+# large models have been pruned far, and trained longer. What does carry over is how to compare: file
+# against file, in a named format, against a dense model that was trained as long, over several seeds.
+# :::
+
+# %% [markdown]
+# ## Folklore, set right
+#
+# | Said | True | Source |
+# |---|---|---|
+# | “Pruning makes models smaller.” | Zeros alone shrink neither file nor work. A format that leaves them out does, and so do matrices with fewer rows. | D35 below; {eq}`eq-pruning-and-quantization-formats` |
+# | “The smallest weights matter least.” | To the matrix. For the output it is weight times size of the input, if inputs do not go together. | {eq}`eq-pruning-and-quantization-scored`, {eq}`eq-pruning-and-quantization-refit` |
+# | “Each bit is worth six decibels.” | At a fixed reach. With the best reach for each number of bits it is less. | {eq}`eq-pruning-and-quantization-clip` |
+# | “The rounding error is uniform, as the steps are fine.” | Fine steps are enough, and far from needed: one step a standard deviation will do. | {eq}`eq-pruning-and-quantization-normal` |
+# | “The straight-through estimator has no justification.” | It is the exact slope of the mean of randomised rounding. Without the random part it is an approximation. | {eq}`eq-pruning-and-quantization-dither` |
+
+# %% [markdown]
+# ## Broken on purpose
+#
+# :::{admonition} Broken on purpose D35: zeros that shrink nothing
+# :class: broken
+# “The model was pruned by nine tenths.” The tool wrote zeros into the matrices, and to keep them there in
+# training it keeps a mask of the same size beside each. The file has doubled. Then the masks are made
+# permanent, and the file is as large as it was at the beginning. So is the work: a product with zeros
+# has as many terms.
+# :::
+
+
+# %%
+def masks_beside(block):
+    """As torch.nn.utils.prune leaves a model that may still be trained."""
+    pruned = copy.deepcopy(block)
+    for part in pruned.modules():
+        if isinstance(part, nn.Linear):
+            prune.l1_unstructured(part, "weight", 0.9)
+    return pruned
+
+
+def masks_removed(block):
+    pruned = masks_beside(block)
+    for part in pruned.modules():
+        if isinstance(part, nn.Linear):
+            prune.remove(part, "weight")
+    return pruned
+
+
+def heads_and_neurons(block):
+    """A tenth of the neurons and one head of eight are left."""
+    pruned = copy.deepcopy(block)
+    pruned.attention = structured_prune_heads(block.attention, range(1, 8))
+    pruned.feed_forward = structured_prune_neurons(
+        block.feed_forward, range(102, 1024)
+    )
+    return pruned
+
+
+def the_file_shrinks(compress):
+    ratio = disk(compress(block).state_dict()) / disk(block.state_dict())
+    assert ratio < 0.5, f"the file is {ratio:.2f} times the dense one"
+    return ratio
+
+
+def the_work_shrinks(compress):
+    x = torch.randn(1, 64, 256)
+    ratio = flops(compress(block), x) / flops(block, x)
+    assert ratio < 0.5, f"the products take {ratio:.2f} times the operations"
+    return ratio
+
+
+glue("compress-d35-file", the_file_shrinks(heads_and_neurons))
+glue("compress-d35-work", the_work_shrinks(heads_and_neurons))
+catches(
+    "D35, with masks",
+    the_file_shrinks,
+    broken=masks_beside,
+    fixed=heads_and_neurons,
+)
+catches(
+    "D35, without", the_file_shrinks, broken=masks_removed, fixed=heads_and_neurons
+)
+catches(
+    "D35, the work",
+    the_work_shrinks,
+    broken=masks_removed,
+    fixed=heads_and_neurons,
+)
+
+# %% [markdown]
+# **Fix:** cut out what can be cut out whole. With one head of eight and a tenth of the neurons the file is
+# {glue:text}`compress-d35-file:.2f` of the dense one, and the products take
+# {glue:text}`compress-d35-work:.2f` of the operations. Or keep the zeros, and store them in a format that
+# leaves them out; then say which, and that the work is as before. Whether the *answers* survive either is
+# another question, and the chart above answers it for one model.
+
+# %% [markdown]
+# ## Exercises
+#
+# Replace the line that raises `NotImplementedError`, run the cell, and read the verdict: it names
+# the property that fails. The checkers try your function on inputs that you don't see.
+#
+# ```{exercise-start} The nearest sparse matrix
+# :label: ex-pruning_and_quantization-nearest
+# ```
+# *Difficulty ●○○ · 10 minutes*
+#
+# Write `nearest_sparse(W, k)`: the matrix with at most `k` entries other than zero that is nearest to
+# `W`, a tensor of any shape. `W` is not to be changed. Where magnitudes are equal, any choice will do, but
+# no more than `k` may stay.
+#
+# ```{dropdown} Hint
+# `topk` of the flattened magnitudes gives places. Begin with zeros, and copy those places.
+# ```
+
+
+# %% tags=["exercise-stub"]
+def nearest_sparse(W, k):
+    raise NotImplementedError
+
+
+grade("ex-pruning_and_quantization-nearest", nearest_sparse)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-pruning_and_quantization-nearest
+# :class: dropdown
+# ```
+
+
+# %% tags=["solution"]
+def nearest_sparse(W, k):
+    places = W.abs().flatten().topk(k).indices
+    V = torch.zeros_like(W)
+    V.view(-1)[places] = W.flatten()[places]
+    return V
+
+
+grade("ex-pruning_and_quantization-nearest", nearest_sparse)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
+# ```{exercise-start} Which weight goes first?
+# :label: ex-pruning_and_quantization-output
+# ```
+# *Difficulty ●●○ · 15 minutes*
+#
+# Write `first_to_go(w, Sigma)`: of the weights `w` (n,) of one output, the index of the one whose loss
+# costs the output least, *if the others may be refitted*. `Sigma` (n, n) holds the second moments of the
+# inputs and is invertible.
+#
+# ```{dropdown} Hint
+# {eq}`eq-pruning-and-quantization-schur` with a single place in $R$. The block in brackets is then one
+# number, and it is one over a diagonal entry of $\Sigma^{-1}$.
+# ```
+
+
+# %% tags=["exercise-stub"]
+def first_to_go(w, Sigma):
+    raise NotImplementedError
+
+
+grade("ex-pruning_and_quantization-output", first_to_go)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-pruning_and_quantization-output
+# :class: dropdown
+# ```
+
+
+# %% tags=["solution"]
+def first_to_go(w, Sigma):
+    cost = w.square() / torch.linalg.inv(Sigma).diagonal()
+    return int(cost.argmin())
+
+
+grade("ex-pruning_and_quantization-output", first_to_go)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
+# ```{exercise-start} Step and zero point
+# :label: ex-pruning_and_quantization-affine
+# ```
+# *Difficulty ●○○ · 10 minutes*
+#
+# Write `grid(lowest, highest, bits)`: step and zero point `(step, zero)` of the affine grid for numbers
+# between these two, with signed integers. The zero point is an `int`. The numbers may all lie on one
+# side of 0.
+#
+# ```{dropdown} Hint
+# Widen the interval until it holds 0. Then {eq}`eq-pruning-and-quantization-affine`, and round.
+# ```
+
+
+# %% tags=["exercise-stub"]
+def grid(lowest, highest, bits):
+    raise NotImplementedError
+
+
+grade("ex-pruning_and_quantization-affine", grid)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-pruning_and_quantization-affine
+# :class: dropdown
+# ```
+
+
+# %% tags=["solution"]
+def grid(lowest, highest, bits):
+    lowest, highest = min(lowest, 0.0), max(highest, 0.0)
+    step = (highest - lowest) / (2**bits - 1)
+    zero = -(2 ** (bits - 1)) - round(lowest / step)
+    return step, zero
+
+
+grade("ex-pruning_and_quantization-affine", grid)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
+# ```{exercise-start} How many bits?
+# :label: ex-pruning_and_quantization-bits
+# ```
+# *Difficulty ●●○ · 10 minutes*
+#
+# Write `bits_needed(decibels, reach)`: the fewest bits, at least one, for an SQNR of so many decibels by
+# {eq}`eq-pruning-and-quantization-sqnr`, for numbers of standard deviation one on a grid of $2^b$ points
+# that reaches to `reach`.
+#
+# ```{dropdown} Hint
+# Solve for $b$, and round up. A grid that reaches further than the numbers go needs more bits.
+# ```
+
+
+# %% tags=["exercise-stub"]
+def bits_needed(decibels, reach):
+    raise NotImplementedError
+
+
+grade("ex-pruning_and_quantization-bits", bits_needed)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-pruning_and_quantization-bits
+# :class: dropdown
+# ```
+
+
+# %% tags=["solution"]
+def bits_needed(decibels, reach):
+    filled = 10 * math.log10(3 / reach**2)
+    return max(1, math.ceil((decibels - filled) / (20 * math.log10(2))))
+
+
+grade("ex-pruning_and_quantization-bits", bits_needed)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
+# ```{exercise-start} A product with zero points
+# :label: ex-pruning_and_quantization-product
+# ```
+# *Difficulty ●●● · 20 minutes*
+#
+# Write `product(P, Q, z_x, z_w)`: for integers `P` (N, n) with the zero point `z_x`, and `Q` (m, n) with a
+# zero point a row, `z_w` (m, 1), the integers (N, m) that $\Delta_x \Delta_w$ has to be multiplied by.
+# All come as int8. No integer may be widened before the large product `torch._int_mm(P, Q.T)`, which
+# gives int32: that is where the time goes.
+#
+# ```{dropdown} Hint
+# {eq}`eq-pruning-and-quantization-product`, one sum at a time. Sums of int8 take `dtype=torch.int32`, and
+# so do the zero points.
+# ```
+
+
+# %% tags=["exercise-stub"]
+def product(P, Q, z_x, z_w):
+    raise NotImplementedError
+
+
+grade("ex-pruning_and_quantization-product", product)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-pruning_and_quantization-product
+# :class: dropdown
+# ```
+
+
+# %% tags=["solution"]
+def product(P, Q, z_x, z_w):
+    z_x, z_w = z_x.int(), z_w.int().T  # (), (1, m)
+    rows = P.sum(-1, keepdim=True, dtype=torch.int32)  # (N, 1)
+    columns = Q.sum(-1, dtype=torch.int32)  # (m,)
+    n = P.shape[1]
+    return torch._int_mm(P, Q.T) - z_w * rows - z_x * columns + n * z_x * z_w
+
+
+grade("ex-pruning_and_quantization-product", product)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+
+# %% [markdown]
+# ## Summary
+#
+# - Pruning by magnitude is the nearest sparse matrix {eq}`eq-pruning-and-quantization-nearest`. It is the
+#   best for the output only if inputs are uncorrelated and alike {eq}`eq-pruning-and-quantization-white`;
+#   else weigh by the input's size {eq}`eq-pruning-and-quantization-scored`, and refit what stays
+#   {eq}`eq-pruning-and-quantization-refit`.
+# - A zero costs as much as any number unless the format leaves it out
+#   {eq}`eq-pruning-and-quantization-formats`. Heads and neurons leave whole
+#   {eq}`eq-pruning-and-quantization-heads`.
+# - The error of rounding is $\Delta^2/12$ {eq}`eq-pruning-and-quantization-uniform`, up to terms that are
+#   known exactly {eq}`eq-pruning-and-quantization-exact`. A bit is worth six decibels at a fixed reach
+#   {eq}`eq-pruning-and-quantization-sqnr`; clipping trades reach for step
+#   {eq}`eq-pruning-and-quantization-clip`.
+# - A step a row, and a zero point where numbers lie to one side
+#   {eq}`eq-pruning-and-quantization-rows`, {eq}`eq-pruning-and-quantization-affine`. Products of integers
+#   need only sums besides {eq}`eq-pruning-and-quantization-product`.
+# - Straight-through is the slope of randomised rounding {eq}`eq-pruning-and-quantization-dither`. It
+#   trains models of few bits.
+# - On our classifier bits were cheaper than zeros, and both cheaper than a narrow model taught by the
+#   large one.
+#
+# ## Sources
+#
+# - {cite:t}`lecun1990`: weights pruned by the curvature of the loss; {cite:t}`hassibi1993`: with the
+#   survivors moved. {cite:t}`han2015`, §3: magnitude and retraining. {cite:t}`sun2024`: magnitude times
+#   size of the input.
+# - {cite:t}`michel2019`, §2.3: heads taken out one at a time. {cite:t}`li2017`, §3.1: filters cut out whole.
+# - {cite:t}`bennett1948`: $\Delta^2/12$. {cite:t}`sripad1977`: when the error is exactly uniform.
+#   {cite:t}`gray1998`: the history.
+# - {cite:t}`jacob2018`, §2.1: step and zero point; §2.2 and §2.3: products of integers; §3: training
+#   with rounding.
+# - {cite:t}`bengio2013`: the straight-through estimator.

@@ -6,7 +6,8 @@ writes compression.json beside this file, which chapter 15_pruning_and_quantizat
 about six minutes on one thread. For each seed a classifier is trained, and every other arm starts
 from it or is taught by it. Sizes are those of a file with what the classifier needs.
 
-The file is written anew after every seed, at once or not at all, so it may be stopped.
+The file is written anew after every seed, at once or not at all. So it may be stopped; begun again,
+it goes on after the last seed that is whole.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from lib.teaching.compressing import (  # noqa: E402
     tune,
     whole,
 )
-from lib.teaching.recorded import record  # noqa: E402
+from lib.teaching.recorded import earlier, record  # noqa: E402
 from lib.teaching.word_classifier import WordClassifier, train, words  # noqa: E402
 from lib.training import seed_everything  # noqa: E402
 
@@ -116,13 +117,12 @@ def main(path: Path = RESULTS) -> None:
     torch.set_num_threads(1)
     began = time.perf_counter()
     texts = words()
-    results = {
-        "sha256": texts.data.sha256,
-        "held_out": len(texts.data.validation),
-        "bytes": {},
-        "accuracy": {},
-    }
-    for seed in SEEDS:
+    settings = {**SETTINGS, "seeds": SEEDS}
+    same = {"sha256": texts.data.sha256, "held_out": len(texts.data.validation)}
+    results, before = {**same, "bytes": {}, "accuracy": {}}, 0.0
+    if (begun := earlier(path, settings, **same)) is not None:
+        results, before = begun["results"], begun["seconds"]
+    for seed in SEEDS[len(results["bytes"].get("dense", [])) :]:
         for name, (size, score) in one_seed(texts, seed).items():
             results["bytes"].setdefault(name, []).append(size)
             results["accuracy"].setdefault(name, []).append(score)
@@ -131,8 +131,8 @@ def main(path: Path = RESULTS) -> None:
             path,
             command=COMMAND,
             hardware="2 CPU cores, one thread used",
-            seconds=time.perf_counter() - began,
-            settings={**SETTINGS, "seeds": SEEDS},
+            seconds=before + time.perf_counter() - began,
+            settings=settings,
             results=results,
         )
 

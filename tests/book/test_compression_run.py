@@ -57,3 +57,28 @@ def test_the_script_writes_what_is_recorded(run, few, monkeypatch, tmp_path):
     assert size["50% zeros"] < 0.65 * size["dense"]
     assert size["cut, tuned, 8 bits"] < size["cut"] < size["dense"]
     assert found["accuracy"]["dense"] != found["accuracy"]["narrow"]
+
+
+def test_a_run_that_was_stopped_goes_on(run, few, monkeypatch, tmp_path):
+    asked = []
+
+    def one_seed(texts, seed):
+        asked.append(seed)
+        return {"dense": (1000 + seed, 0.5)}
+
+    monkeypatch.setattr(run, "words", lambda: few)
+    monkeypatch.setattr(run, "one_seed", one_seed)
+    monkeypatch.setattr(run, "SEEDS", [0, 1, 2])
+    path, record = tmp_path / "stopped.json", run.record
+
+    def stopped(*args, **kwargs):
+        record(*args, **kwargs)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "record", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run.main(path)
+    run.main(path)
+    assert asked == [0, 1, 2]
+    assert recorded("stopped", folder=tmp_path)["results"]["bytes"] == {"dense": [1000, 1001, 1002]}
