@@ -111,8 +111,8 @@ def randn(*shape):
 # \widehat W = M \circ W , \qquad M \in \{0, 1\}^{m \times n} .
 # $$ (def-pruning-and-quantization-mask)
 #
-# *Quantization* keeps less. Each number is rounded to one of at most $2^b$ evenly spaced ones. What is
-# stored is the number's place on that grid, an integer of $b$ bits:
+# *Quantization* keeps less. Each number is rounded to one of at most $2^b$ evenly spaced ones. What
+# is stored is the number's place on that grid, an integer of $b$ bits:
 #
 # $$
 # q = \operatorname{clamp}\Big(\operatorname{round}\big(\tfrac{x}{\Delta}\big) + z,\; q_{\min},\; q_{\max}\Big) ,
@@ -129,31 +129,32 @@ def randn(*shape):
 # | $b$ | integer | the bits of an integer; $q_{\min} = -2^{b-1}$ and $q_{\max} = 2^{b-1} - 1$ |
 # | $\alpha$ | number | the largest magnitude that the grid reaches |
 #
-# Two common choices of the grid. The *symmetric* one has $z = 0$, leaves the lowest integer unused, and
-# reaches $\alpha = \max \lvert x \rvert$ on both sides. The *affine* one reaches from $\min x$ to $\max x$.
+# Two common choices of the grid. The *symmetric* one has $z = 0$, leaves the lowest integer unused,
+# and reaches $\alpha = \max \lvert x \rvert$ on both sides. The *affine* one reaches from $\min x$
+# to $\max x$.
 #
-# Both formulas are short. What they save, and what they cost, is not to be seen in them: a matrix full
-# of zeros is still $m \times n$ numbers, and a rounded number is wrong. The derivation asks first for
-# the cost, in two parts.
+# Both formulas are short. What they save, and what they cost, is not to be seen in them: a matrix
+# full of zeros is still $m \times n$ numbers, and a rounded number is wrong. The derivation asks
+# first for the cost, in two parts.
 
 # %% [markdown]
 # ## Derivation
 #
-# Steps 1 to 5 are about zeros, steps 6 to 13 about rounding. Each numbered equation is followed by a
-# cell that runs it.
+# Steps 1 to 5 are about zeros, steps 6 to 13 about rounding. Each numbered equation is followed by
+# a cell that runs it.
 #
 # ### Step 1. The nearest sparse matrix
 #
-# We may keep $k$ weights. Which? Let us ask for the matrix $V$ with at most $k$ entries that are not
-# zero which is nearest to $W$. Call $S$ the set of places where $V$ may be other than zero. The squared
-# distance is a sum over places, and it falls into two parts:
+# We may keep $k$ weights. Which? Let us ask for the matrix $V$ with at most $k$ entries that are
+# not zero which is nearest to $W$. Call $S$ the set of places where $V$ may be other than zero. The
+# squared distance is a sum over places, and it falls into two parts:
 #
 # $$
 # \lVert W - V \rVert_F^2 = \sum_{(i,j) \in S} (W_{ij} - V_{ij})^2 + \sum_{(i,j) \notin S} W_{ij}^2 .
 # $$
 #
-# The first part is least, and zero, for $V_{ij} = W_{ij}$: what stays, stays as it is. The second is a
-# sum of $mn - k$ squares, and it is least if these are the smallest. So
+# The first part is least, and zero, for $V_{ij} = W_{ij}$: what stays, stays as it is. The second
+# is a sum of $mn - k$ squares, and it is least if these are the smallest. So
 #
 # $$
 # \min_{\lVert V \rVert_0 \le k} \lVert W - V \rVert_F^2 = \text{the sum of the } mn - k
@@ -166,10 +167,14 @@ def randn(*shape):
 # %%
 W = randn(2, 4)
 for k in range(9):
-    nearest = min(
-        sum(W.flatten()[list(gone)].square())
-        for gone in itertools.combinations(range(8), 8 - k)
-    ) if k < 8 else torch.zeros((), dtype=double)
+    nearest = (
+        min(
+            sum(W.flatten()[list(gone)].square())
+            for gone in itertools.combinations(range(8), 8 - k)
+        )
+        if k < 8
+        else torch.zeros((), dtype=double)
+    )
     smallest = W.abs().flatten().sort().values[: 8 - k]
     check(
         "eq-pruning-and-quantization-nearest",
@@ -253,15 +258,17 @@ glue("compress-counter-output", by_output)
 check("magnitude drops the wrong weight", by_magnitude > 40 * by_output)
 
 # %% [markdown]
-# **Without the hypothesis.** Two weights, 3 and 1, whose inputs have the sizes $1/10$ and 2. Magnitude
-# drops the second, and the mean squared error of the output is
+# **Without the hypothesis.** Two weights, 3 and 1, whose inputs have the sizes $1/10$ and 2.
+# Magnitude drops the second, and the mean squared error of the output is
 # {glue:text}`compress-counter-magnitude:.2f`. Dropping the first costs
-# {glue:text}`compress-counter-output:.2f`. The nearest matrix is not the one with the nearest output.
+# {glue:text}`compress-counter-output:.2f`. The nearest matrix is not the one with the nearest
+# output.
 #
 # ### Step 3. Inputs that go together
 #
-# Step 2 still left the surviving weights as they were. If inputs are correlated, they can do better.
-# Say a row $w$ keeps the places $S$ and loses the places $R$. Choose new weights $v$ on $S$. With
+# Step 2 still left the surviving weights as they were. If inputs are correlated, they can do
+# better. Say a row $w$ keeps the places $S$ and loses the places $R$. Choose new weights $v$ on
+# $S$. With
 # $\Sigma$ cut into blocks, the error is
 #
 # $$
@@ -294,7 +301,12 @@ fit = torch.linalg.lstsq(inputs[:, stay], inputs @ w).solution
 check("eq-pruning-and-quantization-refit", v, fit, atol=1e-9)
 rest = Sigma[go][:, go] - S_sr.T @ torch.linalg.solve(S_ss, S_sr)
 refitted = (inputs @ w - inputs[:, stay] @ v).square().mean()
-check("eq-pruning-and-quantization-schur", w[go] @ rest @ w[go], refitted, atol=1e-9)
+check(
+    "eq-pruning-and-quantization-schur",
+    w[go] @ rest @ w[go],
+    refitted,
+    atol=1e-9,
+)
 as_they_were = (inputs[:, go] @ w[go]).square().mean()
 check("refitting helps, where inputs go together", refitted < as_they_were)
 
@@ -323,7 +335,9 @@ def refit(W, mask, Sigma):
 W = randn(24, 32)
 factors = randn(32, 16)
 sizes = torch.logspace(-0.7, 0.7, 32, dtype=double)
-Sigma = (factors @ factors.T / 16 + 0.3 * torch.eye(32)) * sizes * sizes[:, None]
+Sigma = (
+    (factors @ factors.T / 16 + 0.3 * torch.eye(32)) * sizes * sizes[:, None]
+)
 total = torch.trace(W @ Sigma @ W.T)
 shares = torch.linspace(0.1, 1.0, 10, dtype=double)
 ways = {"magnitude": [], "magnitude × size": [], "… and refitted": []}
@@ -337,12 +351,15 @@ for share in shares.tolist():
         ways[name].append((torch.trace(D @ Sigma @ D.T) / total).item())
 half = shares.tolist().index(0.5)
 for name, errors in ways.items():
-    print(f"half of each row goes, by {name:18}{errors[half]:8.4f} of the output")
+    print(
+        f"half of each row goes, by {name:18}{errors[half]:8.4f} of the output"
+    )
 glue("compress-half-magnitude", ways["magnitude"][half])
 glue("compress-half-scored", ways["magnitude × size"][half])
 glue("compress-half-refit", ways["… and refitted"][half])
-check("sizes help", ways["magnitude × size"][half] < 0.7 * ways["magnitude"][half])
-check("the refit helps", ways["… and refitted"][half] < 0.8 * ways["magnitude × size"][half])
+plain, scored, refitted = (errors[half] for errors in ways.values())
+check("sizes help", scored < 0.7 * plain)
+check("the refit helps", refitted < 0.8 * scored)
 
 # %% tags=["hide-input"]
 fig, ax = plt.subplots(figsize=(4.3, 3.2))
@@ -368,31 +385,32 @@ show_figure(
 )
 
 # %% [markdown]
-# With half of each row gone, magnitude loses {glue:text}`compress-half-magnitude:.3f` of the output's
-# mean square, magnitude times size {glue:text}`compress-half-scored:.3f`, and with the survivors
-# refitted {glue:text}`compress-half-refit:.3f` ({numref}`fig-pruning-and-quantization-output`). Only
-# the first needs no data.
+# With half of each row gone, magnitude loses {glue:text}`compress-half-magnitude:.3f` of the
+# output's mean square, magnitude times size {glue:text}`compress-half-scored:.3f`, and with the
+# survivors refitted {glue:text}`compress-half-refit:.3f`
+# ({numref}`fig-pruning-and-quantization-output`). Only the first needs no data.
 #
 # :::{admonition} Our remark
 # :class: remark
-# Three lines of work start here. {cite:t}`lecun1990` weigh a weight by the curvature of the *loss*, where
-# we have $\Sigma$ for one layer's output, and take the curvature's matrix to be diagonal;
-# {cite:t}`hassibi1993` keep the whole matrix, and let the survivors move. {cite:t}`sun2024` prune large
-# language models by the score of {eq}`eq-pruning-and-quantization-scored`, without retraining.
-# Magnitude followed by retraining is the recipe of {cite:t}`han2015`: there the refit is left to gradient
-# descent.
+# Three lines of work start here. {cite:t}`lecun1990` weigh a weight by the curvature of the *loss*,
+# where we have $\Sigma$ for one layer's output, and take the curvature's matrix to be diagonal;
+# {cite:t}`hassibi1993` keep the whole matrix, and let the survivors move. {cite:t}`sun2024` prune
+# large language models by the score of {eq}`eq-pruning-and-quantization-scored`, without
+# retraining. Magnitude followed by retraining is the recipe of {cite:t}`han2015`: there the refit
+# is left to gradient descent.
 # :::
 
 # %% [markdown]
 # ### Step 4. What a zero costs to store
 #
-# A zero in a dense matrix takes as many bytes as any other number. To save something, one has to store
-# *where* the other numbers are. Let a share $\rho$ of $N$ weights be left, in four bytes each.
+# A zero in a dense matrix takes as many bytes as any other number. To save something, one has to
+# store *where* the other numbers are. Let a share $\rho$ of $N$ weights be left, in four bytes
+# each.
 #
 # - **dense:** $4N$ bytes, whatever $\rho$;
 # - **bitmap:** one bit a place says whether there is a number, then the numbers: $N/8 + 4\rho N$;
-# - **coordinates:** row and column of each number, in eight bytes each as torch stores them, and the
-#   number: $(8 + 8 + 4)\,\rho N$.
+# - **coordinates:** row and column of each number, in eight bytes each as torch stores them, and
+#   the number: $(8 + 8 + 4)\,\rho N$.
 #
 # A format pays where it is smaller than dense:
 #
@@ -401,8 +419,8 @@ show_figure(
 # 20\,\rho N < 4N \iff \rho < \frac15 .
 # $$ (eq-pruning-and-quantization-formats)
 #
-# So a bitmap nearly always pays on disk, and coordinates only when more than four weights in five are
-# gone. Either has to be unpacked, or multiplied by a routine that can read it.
+# So a bitmap nearly always pays on disk, and coordinates only when more than four weights in five
+# are gone. Either has to be unpacked, or multiplied by a routine that can read it.
 
 # %%
 N, W = 256 * 256, randn(256, 256).float()
@@ -426,9 +444,9 @@ for k in (1, N // 5 - 1, N // 5 + 1, N * 31 // 32 - 1, N * 31 // 32 + 1):
 # %% [markdown]
 # ### Step 5. Zeros that leave
 #
-# Where zeros fill whole rows or columns, no format is needed: the matrix itself can be cut. Attention
-# offers such rows. In chapter 3 the output was a sum over heads {eq}`eq-multi-head-sum`. Leave out the
-# heads in a set $R$:
+# Where zeros fill whole rows or columns, no format is needed: the matrix itself can be cut.
+# Attention offers such rows. In chapter 3 the output was a sum over heads {eq}`eq-multi-head-sum`.
+# Leave out the heads in a set $R$:
 #
 # $$
 # \sum_{i \notin R} \operatorname{head}_i W_i^O + b^O
@@ -436,9 +454,9 @@ for k in (1, N // 5 - 1, N // 5 + 1, N * 31 // 32 - 1, N * 31 // 32 + 1):
 # $$ (eq-pruning-and-quantization-heads)
 #
 # On the right, columns of `nn.Linear`'s weight are zero, and all is as large as before. On the left
-# nobody needs $\operatorname{head}_i$ for $i \in R$. Its queries, keys and values need not be computed,
-# so the rows that make them can go too. With $d = d_{\text{model}}$ and heads of $d_h$ features, each
-# head that leaves takes
+# nobody needs $\operatorname{head}_i$ for $i \in R$. Its queries, keys and values need not be
+# computed, so the rows that make them can go too. With $d = d_{\text{model}}$ and heads of $d_h$
+# features, each head that leaves takes
 #
 # $$
 # \underbrace{4\, d\, d_h}_{W_i^Q,\, W_i^K,\, W_i^V,\, W_i^O} + \underbrace{3\, d_h}_{\text{biases}}
@@ -470,19 +488,19 @@ for gone in ([0], [3, 1], [0, 1, 2]):
 
 # %% [markdown]
 # **Without the hypothesis.** The two sides agree because a head is used nowhere but in that sum. A
-# feature of the residual stream is used by every layer, so it cannot be cut out of one of them: that
-# would have to be agreed on by all.
+# feature of the residual stream is used by every layer, so it cannot be cut out of one of them:
+# that would have to be agreed on by all.
 #
 # What does it cost? By step 2, a neuron $j$ whose activation has mean square $\sigma_j^2$ moves the
 # output by $\sigma_j^2 \lVert W_{2,j} \rVert^2$ on average when it goes alone, with $W_{2,j}$ its
-# column. We shall use its root as a score. For heads we just try: take one out, and see how much the
-# loss rises, as {cite:t}`michel2019` do.
+# column. We shall use its root as a score. For heads we just try: take one out, and see how much
+# the loss rises, as {cite:t}`michel2019` do.
 
 # %% [markdown]
 # ### Step 6. The error of rounding
 #
-# Now the other way: keep all numbers, and round each. Let $e = x - \hat x$. Rounding goes to the nearest
-# point of the grid, so as long as $x$ lies within the grid's reach,
+# Now the other way: keep all numbers, and round each. Let $e = x - \hat x$. Rounding goes to the
+# nearest point of the grid, so as long as $x$ lies within the grid's reach,
 #
 # $$
 # \lvert e \rvert \le \frac{\Delta}{2} .
@@ -503,7 +521,6 @@ step = 0.25
 x = torch.rand(400_000, generator=generator, dtype=double) * 32 * step
 error = x - step * (x / step).round()
 ratio = error.square().mean() / (step**2 / 12)
-glue("compress-uniform", ratio)
 check("eq-pruning-and-quantization-half", bool((error.abs() <= step / 2).all()))
 one_draw = math.sqrt((1 / 80 - 1 / 144) / (1 / 144))  # sd of e² over its mean
 check(
@@ -517,15 +534,17 @@ print(f"E[e²] / (Δ²/12) of {len(x):,} uniform numbers: {ratio:.4f}")
 # %% [markdown]
 # ### Step 7. When is the error uniform?
 #
-# Weights are not uniform. Let $x$ have any distribution, and $\varphi(t) = \mathbb{E}[e^{\mathrm{i}tx}]$
-# as its characteristic function. On $[-\Delta/2, \Delta/2]$ the square has the Fourier series
+# Weights are not uniform. Let $x$ have any distribution, and
+# $\varphi(t) = \mathbb{E}[e^{\mathrm{i}tx}]$ as its characteristic function. On
+# $[-\Delta/2, \Delta/2]$ the square has the Fourier series
 #
 # $$
 # u^2 = \frac{\Delta^2}{12} + \frac{\Delta^2}{\pi^2} \sum_{m=1}^{\infty} \frac{(-1)^m}{m^2} \cos\frac{2\pi m u}{\Delta} .
 # $$
 #
-# Put $u = e$, and take the mean. Now comes the point: $e$ and $x$ differ by a whole number of steps,
-# and the cosine has the period of one step, or a whole fraction of it. So in the cosine $e$ may be replaced by $x$, and
+# Put $u = e$, and take the mean. Now comes the point: $e$ and $x$ differ by a whole number of
+# steps, and the cosine has the period of one step, or a whole fraction of it. So in the cosine $e$
+# may be replaced by $x$, and
 # $\mathbb{E}[\cos(2\pi m x/\Delta)]$ is the real part of $\varphi(2\pi m/\Delta)$:
 #
 # $$
@@ -560,7 +579,9 @@ def integrated_ratio(step):
     x = torch.linspace(-12, 12, 480_001, dtype=double)
     density = torch.exp(-x.square() / 2) / math.sqrt(2 * math.pi)
     error = x - step * (x / step).round()
-    return (torch.trapezoid(error.square() * density, x) / (step**2 / 12)).item()
+    return (
+        torch.trapezoid(error.square() * density, x) / (step**2 / 12)
+    ).item()
 
 
 print("step / σ   E[e²] ÷ Δ²/12   first term")
@@ -595,7 +616,8 @@ rule = [exact_ratio(step) for step in steps.tolist()]
 dots = torch.linspace(0.5, 5, 10, dtype=double)
 sample = randn(100_000)
 measured = [
-    (sample - s * (sample / s).round()).square().mean() / (s**2 / 12) for s in dots
+    (sample - s * (sample / s).round()).square().mean() / (s**2 / 12)
+    for s in dots
 ]
 fig, ax = plt.subplots(figsize=(4.3, 3.0))
 ax.axhline(1, color=COLORS["reference"], linestyle=":")
@@ -615,26 +637,27 @@ show_figure(
 )
 
 # %% [markdown]
-# At $\Delta = \sigma$ the rule is off by {glue:text}`compress-ratio-1:.1e` of itself; at three standard
-# deviations the true error is {glue:text}`compress-ratio-3:.2f` of it.
+# At $\Delta = \sigma$ the rule is off by {glue:text}`compress-ratio-1:.1e` of itself; at three
+# standard deviations the true error is {glue:text}`compress-ratio-3:.2f` of it.
 #
 # **Without the hypothesis.** Numbers that are whole multiples of the step have no error at all, and
-# numbers half-way between have three times $\Delta^2/12$. Both have a $\varphi$ of magnitude one at every
-# multiple of $2\pi/\Delta$. What was rounded before, to a grid that fits or does not, is like that.
+# numbers half-way between have three times $\Delta^2/12$. Both have a $\varphi$ of magnitude one at
+# every multiple of $2\pi/\Delta$. What was rounded before, to a grid that fits or does not, is like
+# that.
 #
 # :::{admonition} Our remark
 # :class: remark
-# {cite:t}`bennett1948` has the $\Delta^2/12$, for fine steps and smooth densities. That the error is
-# exactly uniform if and only if $\varphi$ vanishes at the multiples of $2\pi/\Delta$ is due to
+# {cite:t}`bennett1948` has the $\Delta^2/12$, for fine steps and smooth densities. That the error
+# is exactly uniform if and only if $\varphi$ vanishes at the multiples of $2\pi/\Delta$ is due to
 # {cite:t}`sripad1977`. {cite:t}`gray1998` tell the history.
 # :::
 #
 # ### Step 8. Six decibels a bit
 #
-# Errors are compared with what they spoil. The *signal-to-quantization-noise ratio* is the power of $x$
-# over that of $e$, and engineers take ten times its logarithm, in decibels. Let the grid have $2^b$
-# points that reach from $-\alpha$ to $\alpha$, so $\Delta = 2\alpha/2^b$, and let the rule of step 6
-# hold. With $\sigma^2 = \mathbb{E}[x^2]$,
+# Errors are compared with what they spoil. The *signal-to-quantization-noise ratio* is the power of
+# $x$ over that of $e$, and engineers take ten times its logarithm, in decibels. Let the grid have
+# $2^b$ points that reach from $-\alpha$ to $\alpha$, so $\Delta = 2\alpha/2^b$, and let the rule of
+# step 6 hold. With $\sigma^2 = \mathbb{E}[x^2]$,
 #
 # $$
 # \mathrm{SQNR} = 10 \log_{10} \frac{\sigma^2}{\Delta^2/12}
@@ -642,8 +665,9 @@ show_figure(
 # = b \cdot 20 \log_{10} 2 + 10 \log_{10} \frac{3\,\sigma^2}{\alpha^2} .
 # $$ (eq-pruning-and-quantization-sqnr)
 #
-# Each bit halves the step, and that is worth $20 \log_{10} 2$ decibels, about six. The second term says
-# how well the numbers fill the grid. For uniform numbers $\sigma^2 = \alpha^2/3$, and it is zero.
+# Each bit halves the step, and that is worth $20 \log_{10} 2$ decibels, about six. The second term
+# says how well the numbers fill the grid. For uniform numbers $\sigma^2 = \alpha^2/3$, and it is
+# zero.
 #
 # The *symmetric* grid has no $2^b$ points but $2^b - 1$, with 0 among them, and the outermost at
 # $\pm\alpha$. Its step is $\alpha/(2^{b-1} - 1)$, and from the same formula
@@ -653,8 +677,8 @@ show_figure(
 # + 20 \log_{10} \big( 1 - 2^{1-b} \big) .
 # $$ (eq-pruning-and-quantization-symmetric)
 #
-# The last term is nothing much at eight bits, and a whole bit at two. So among few bits each one gains
-# *more* than six decibels: the missing level hurts less and less.
+# The last term is nothing much at eight bits, and a whole bit at two. So among few bits each one
+# gains *more* than six decibels: the missing level hurts less and less.
 
 
 # %%
@@ -673,13 +697,14 @@ for b in range(2, 9):
     again = decibels(x, x - dequantize(quantize(x, b)))
     want = b * six + 20 * math.log10(1 - 2.0 ** (1 - b))
     check("eq-pruning-and-quantization-symmetric", again, want, atol=0.05)
-    print(f"{b:4}{found:10.2f} dB ({b * six:5.2f}){again:10.2f} dB ({want:5.2f})")
-glue("compress-db-8", found)
+    print(
+        f"{b:4}{found:10.2f} dB ({b * six:5.2f}){again:10.2f} dB ({want:5.2f})"
+    )
 
 # %% [markdown]
-# (In brackets what the formula says.) Now see the steps. The component rounds numbers from $-1$ to 1 on
-# the symmetric grid of $b$ bits. At two bits three levels are left. With each bit the stairs get half
-# as high, and the error, the second curve, half as large.
+# (In brackets what the formula says.) Now see the steps. The component rounds numbers from $-1$ to
+# 1 on the symmetric grid of $b$ bits. At two bits three levels are left. With each bit the stairs
+# get half as high, and the error, the second curve, half as large.
 
 # %%
 line = torch.linspace(-1, 1, 257, dtype=double)
@@ -711,12 +736,14 @@ CurveExplorer(
 # %% [markdown]
 # ### Step 9. Clipping
 #
-# Step 8 let the grid reach to $\alpha = \max \lvert x \rvert$. One outlier makes all steps coarse. So why
-# not cut it off? Let $x$ be normal with $\sigma = 1$, and $\alpha$ ours to choose, on the symmetric grid.
-# Within reach the rule gives $\Delta^2/12$ with $\Delta = \alpha/(2^{b-1} - 1)$. Beyond, the error is
+# Step 8 let the grid reach to $\alpha = \max \lvert x \rvert$. One outlier makes all steps coarse.
+# So why not cut it off? Let $x$ be normal with $\sigma = 1$, and $\alpha$ ours to choose, on the
+# symmetric grid. Within reach the rule gives $\Delta^2/12$ with $\Delta = \alpha/(2^{b-1} - 1)$.
+# Beyond, the error is
 # $\lvert x \rvert - \alpha$. With the normal density $\phi$ and its tail $Q(\alpha) = \int_\alpha^\infty \phi$, we need the integral
-# of $(x - \alpha)^2 \phi$. From $\phi' = -x\phi$ it follows that $\int_\alpha^\infty x \phi = \phi(\alpha)$ and, by
-# parts, $\int_\alpha^\infty x^2 \phi = \alpha\phi(\alpha) + Q(\alpha)$, so
+# of $(x - \alpha)^2 \phi$. From $\phi' = -x\phi$ it follows that
+# $\int_\alpha^\infty x \phi = \phi(\alpha)$ and, by parts,
+# $\int_\alpha^\infty x^2 \phi = \alpha\phi(\alpha) + Q(\alpha)$, so
 #
 # $$
 # \int_\alpha^\infty (x - \alpha)^2 \phi\, \mathrm{d}x = (1 + \alpha^2)\, Q(\alpha) - \alpha\, \phi(\alpha) .
@@ -783,7 +810,9 @@ slope = (gains[8] - gains[6]) / 2
 glue("compress-clip-4", best[4])
 glue("compress-clip-8", best[8])
 glue("compress-clip-slope", slope)
-check("fewer bits want less reach", list(best.values()) == sorted(best.values()))
+check(
+    "fewer bits want less reach", list(best.values()) == sorted(best.values())
+)
 check("a bit is worth less than six decibels then", slope < six - 0.1)
 
 # %% tags=["hide-input"]
@@ -798,7 +827,9 @@ for (b, errors), color, style in zip(
         reach, errors, color=COLORS[color], linestyle=style, label=f"{b} bits"
     )
     ax.plot(best[b], min(errors), "o", color=COLORS[color])
-ax.set(xlabel="reach, in standard deviations", ylabel="squared error", yscale="log")
+ax.set(
+    xlabel="reach, in standard deviations", ylabel="squared error", yscale="log"
+)
 fig.legend(loc="outside upper center", ncols=3)
 show_figure(
     fig,
@@ -812,10 +843,11 @@ show_figure(
 )
 
 # %% [markdown]
-# At four bits it is best to cut at {glue:text}`compress-clip-4:.1f` standard deviations, at eight bits at
-# {glue:text}`compress-clip-8:.1f` ({numref}`fig-pruning-and-quantization-clip`). And since the reach
-# grows with the bits, a bit is worth less than the {glue:text}`compress-six:.2f` decibels of step 8:
-# between six and eight bits {glue:text}`compress-clip-slope:.2f` each. “Six decibels a bit” is a statement about a *fixed* reach.
+# At four bits it is best to cut at {glue:text}`compress-clip-4:.1f` standard deviations, at eight
+# bits at {glue:text}`compress-clip-8:.1f` ({numref}`fig-pruning-and-quantization-clip`). And since
+# the reach grows with the bits, a bit is worth less than the {glue:text}`compress-six:.2f` decibels
+# of step 8: between six and eight bits {glue:text}`compress-clip-slope:.2f` each. “Six decibels a
+# bit” is a statement about a *fixed* reach.
 #
 # ### Step 10. A step for each row
 #
@@ -829,8 +861,8 @@ show_figure(
 # $$ (eq-pruning-and-quantization-rows)
 #
 # Equality holds if all rows reach equally far. The price is one number a row. Why rows, and not
-# columns? Along a row one sums over inputs, and a factor that is the same for the whole sum can be taken
-# out of it. Step 12 needs that.
+# columns? Along a row one sums over inputs, and a factor that is the same for the whole sum can be
+# taken out of it. Step 12 needs that.
 
 # %%
 W = randn(64, 500) * torch.logspace(-1, 1, 64, dtype=double)[:, None]
@@ -845,12 +877,13 @@ print(f"the smallest row is left with {2 * fine + 1:.1f} levels of 255")
 check("eq-pruning-and-quantization-rows", one / each / predicted, 1.0, atol=0.1)
 
 # %% [markdown]
-# The mean hides where it hurts: the largest rows are as well off as before, and the smallest have few
-# levels left.
+# The mean hides where it hurts: the largest rows are as well off as before, and the smallest have
+# few levels left.
 #
 # ### Step 11. The zero point
 #
-# A symmetric grid wastes half of its points on numbers that are never negative. Let the grid reach from
+# A symmetric grid wastes half of its points on numbers that are never negative. Let the grid reach
+# from
 # $\ell$ to $u$ instead, and ask that the ends of the interval meet the ends of the integers:
 #
 # $$
@@ -863,25 +896,27 @@ check("eq-pruning-and-quantization-rows", one / each / predicted, 1.0, atol=0.1)
 # \Delta = \frac{u - \ell}{q_{\max} - q_{\min}} = \frac{u - \ell}{2^b - 1} , \qquad z = q_{\min} - \frac{\ell}{\Delta} .
 # $$ (eq-pruning-and-quantization-affine)
 #
-# This $z$ is no integer in general, and it is rounded. Then the grid is shifted by half a step at most, and
+# This $z$ is no integer in general, and it is rounded. Then the grid is shifted by half a step at
+# most, and
 #
 # $$
 # \hat x(q = z) = \Delta\,(z - z) = 0 :
 # $$ (eq-pruning-and-quantization-zero)
 #
 # *zero is kept exactly*. That matters, because zero is no number like others. Padding is zero, what
-# ReLU shuts off is zero, what was pruned is zero. For $z$ to be one of the integers, the interval has to
-# contain 0; it is widened if need be.
+# ReLU shuts off is zero, what was pruned is zero. For $z$ to be one of the integers, the interval
+# has to contain 0; it is widened if need be.
 #
-# For numbers that are never negative, $\ell = 0$: the affine step is $u/(2^b - 1)$, the symmetric one
+# For numbers that are never negative, $\ell = 0$: the affine step is $u/(2^b - 1)$, the symmetric
+# one
 # $u/(2^{b-1} - 1)$. Affine gains
 #
 # $$
 # 20 \log_{10} \frac{2^b - 1}{2^{b-1} - 1} \;\ge\; 20 \log_{10} 2 ,
 # $$ (eq-pruning-and-quantization-onesided)
 #
-# one bit and a little. For numbers that lie evenly about zero it gains nothing but the one level that
-# symmetric leaves out.
+# one bit and a little. For numbers that lie evenly about zero it gains nothing but the one level
+# that symmetric leaves out.
 
 # %%
 for low, high, b in ((-0.7, 2.1, 4), (-3.0, 0.2, 8), (0.0, 5.0, 3)):
@@ -909,8 +944,8 @@ for b in (2, 4, 8):
     print(f"{b} bits, numbers from 0 to 1: affine gains {gain:.2f} dB")
 
 # %% [markdown]
-# **Without the rounding of $z$.** A zero that comes back as something else is added up wherever there
-# is padding or a hole.
+# **Without the rounding of $z$.** A zero that comes back as something else is added up wherever
+# there is padding or a hole.
 
 # %%
 x = torch.tensor([-0.3, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0], dtype=double)
@@ -927,23 +962,24 @@ check("with an integer zero stays", ours[1:6].abs().max(), 0.0, atol=0)
 # %% [markdown]
 # ### Step 12. A product of integers
 #
-# So far numbers are stored as integers and turned back before use. Better: multiply the integers. Let a
-# row of inputs be $x_i \approx \Delta_x\,(p_i - z_x)$, and a row of weights $w_i \approx \Delta_w\,(q_i -
-# z_w)$. Their dot product over $n$ places is
+# So far numbers are stored as integers and turned back before use. Better: multiply the integers.
+# Let a row of inputs be $x_i \approx \Delta_x\,(p_i - z_x)$, and a row of weights
+# $w_i \approx \Delta_w\,(q_i - z_w)$. Their dot product over $n$ places is
 #
 # $$
 # \sum_i \hat x_i \hat w_i = \Delta_x \Delta_w \Big[ \sum_i p_i q_i - z_w \sum_i p_i - z_x \sum_i q_i + n\, z_x z_w \Big] .
 # $$ (eq-pruning-and-quantization-product)
 #
 # Only the first sum is work, and it is a product of small integers. The third and the fourth can be
-# computed in advance, as weights do not change. With symmetric grids only the first is left. The two
-# steps stand in front: that is what a step a row was for.
+# computed in advance, as weights do not change. With symmetric grids only the first is left. The
+# two steps stand in front: that is what a step a row was for.
 #
-# Products of bytes are added up in 32 bits. Is there room? A symmetric byte is at most 127, so
+# Products of bytes are added up in 32 bits. Is there room? A symmetric byte is at most $2^7 - 1$ in
+# magnitude, so
 #
 # $$
-# \Big\lvert \sum_{i=1}^n p_i q_i \Big\rvert \le n \cdot 127^2 < 2^{31} \quad\text{for}\quad
-# n \le \Big\lfloor \frac{2^{31} - 1}{127^2} \Big\rfloor .
+# \Big\lvert \sum_{i=1}^n p_i q_i \Big\rvert \le n\,(2^7 - 1)^2 < 2^{31} \quad\text{for}\quad
+# n \le \Big\lfloor \frac{2^{31} - 1}{(2^7 - 1)^2} \Big\rfloor .
 # $$ (eq-pruning-and-quantization-accumulator)
 
 # %%
@@ -971,30 +1007,33 @@ check(
 )
 
 # %% [markdown]
-# The bound is {glue:text}`compress-accumulator:,.0f` features: more than any layer here has. In sixteen
-# bits two products would already be too many.
+# The bound is {glue:text}`compress-accumulator:,.0f` features: more than any layer here has. In
+# sixteen bits two products would already be too many.
 #
 # ### Step 13. Training through a staircase
 #
-# A rounded model can be trained to live with its rounding, if we know which way to go. The gradient does
-# not say: a staircase is flat wherever it has a slope at all. The *straight-through estimator* takes the
-# slope to be one, as if nothing had been rounded. That looks like a trick. Here is what it is the true
-# gradient of.
+# A rounded model can be trained to live with its rounding, if we know which way to go. The gradient
+# does not say: a staircase is flat wherever it has a slope at all. The *straight-through estimator*
+# takes the slope to be one, as if nothing had been rounded. That looks like a trick. Here is what
+# it is the true gradient of.
 #
-# Add a random number before rounding, $u$ uniform on $[-\frac12, \frac12)$, and take $\Delta = 1$. Write
+# Add a random number before rounding, $u$ uniform on $[-\frac12, \frac12)$, and take $\Delta = 1$.
+# Write
 # $x + \frac12 = k + f$ with a whole $k$ and $0 \le f < 1$. Then
 # $\operatorname{round}(x + u) = \lfloor x + u + \tfrac12 \rfloor = \lfloor k + f + u \rfloor$. For $f <
-# \frac12$ that is $k - 1$ if $u < -f$, with probability $\frac12 - f$, and else $k$. For $f \ge \frac12$
-# it is $k + 1$ if $u \ge 1 - f$, with probability $f - \frac12$, and else $k$. In both cases
+# \frac12$ that is $k - 1$ if $u < -f$, with probability $\frac12 - f$, and else $k$. For $f \ge
+# \frac12$ it is $k + 1$ if $u \ge 1 - f$, with probability $f - \frac12$, and else $k$. In both
+# cases
 #
 # $$
 # \mathbb{E}_u\big[\operatorname{round}(x + u)\big] = k + f - \tfrac12 = x , \qquad
 # \frac{\mathrm{d}}{\mathrm{d}x}\, \mathbb{E}_u\big[\operatorname{round}(x + u)\big] = 1 .
 # $$ (eq-pruning-and-quantization-dither)
 #
-# *Rounding at random* is right on average, and its mean has slope one. So straight-through is the exact
-# slope of the mean of randomised rounding. Applied to rounding that is not random, and to a loss that is
-# not linear, it is an approximation, and the error does not vanish: training does not settle, it hops.
+# *Rounding at random* is right on average, and its mean has slope one. So straight-through is the
+# exact slope of the mean of randomised rounding. Applied to rounding that is not random, and to a
+# loss that is not linear, it is an approximation, and the error does not vanish: training does not
+# settle, it hops.
 #
 # $$
 # \frac{\partial \hat x}{\partial x} := 1 , \qquad x \leftarrow x - \eta\, \frac{\partial L}{\partial \hat x}(\hat x) .
@@ -1023,10 +1062,10 @@ frozen = torch.tensor(0.0, requires_grad=True)
 check("the true gradient is zero", frozen.grad, 0.0, atol=0)
 
 # %% [markdown]
-# The weight never finds a place where the gradient is small, as there is none: it hops between 0 and 1,
-# and its mean is {glue:text}`compress-hops:.2f`. What is learned with many weights? A layer of three
-# levels a weight, on 64 correlated inputs, is fitted to another layer without rounding: once by
-# rounding the finished fit, and once with the straight-through estimator.
+# The weight never finds a place where the gradient is small, as there is none: it hops between 0
+# and 1, and its mean is {glue:text}`compress-hops:.2f`. What is learned with many weights? A layer
+# of three levels a weight, on 64 correlated inputs, is fitted to another layer without rounding:
+# once by rounding the finished fit, and once with the straight-through estimator.
 
 # %%
 target = randn(8, 64)
@@ -1058,9 +1097,9 @@ glue("compress-ste-after", trail[-1])
 check("training through the staircase helps", trail[-1] < 0.5 * trail[0])
 
 # %% [markdown]
-# Of the output's mean square, rounding afterwards loses {glue:text}`compress-ste-before:.2f`, training
-# through the staircase {glue:text}`compress-ste-after:.3f`. The weights are as coarse in both. Where
-# inputs go together, errors can cancel, as in step 3; training finds out how.
+# Of the output's mean square, rounding afterwards loses {glue:text}`compress-ste-before:.2f`,
+# training through the staircase {glue:text}`compress-ste-after:.3f`. The weights are as coarse in
+# both. Where inputs go together, errors can cancel, as in step 3; training finds out how.
 #
 # :::{admonition} The paper says
 # :class: paper
@@ -1071,8 +1110,8 @@ check("training through the staircase helps", trail[-1] < 0.5 * trail[0])
 # %% [markdown]
 # ## From scratch
 #
-# Everything once by hand, in plain Python. A layer of two outputs and three inputs is to lose half of
-# its weights:
+# Everything once by hand, in plain Python. A layer of two outputs and three inputs is to lose half
+# of its weights:
 
 # %%
 W = [[0.4, -2.0, 0.1], [1.5, -0.3, -0.7]]
@@ -1080,7 +1119,9 @@ W = [[0.4, -2.0, 0.1], [1.5, -0.3, -0.7]]
 
 def prune_by_hand(W, gone):
     """Zeros in place of the `gone` smallest magnitudes, lists of lists."""
-    places = [(abs(w), i, j) for i, row in enumerate(W) for j, w in enumerate(row)]
+    places = [
+        (abs(w), i, j) for i, row in enumerate(W) for j, w in enumerate(row)
+    ]
     V = [list(row) for row in W]
     for _, i, j in sorted(places)[:gone]:
         V[i][j] = 0.0
@@ -1090,7 +1131,7 @@ def prune_by_hand(W, gone):
 V = prune_by_hand(W, 3)
 for row in V:
     print(row)
-lost = sum((a - b) ** 2 for r, s in zip(W, V, strict=True) for a, b in zip(r, s, strict=True))
+lost = sum((W[i][j] - V[i][j]) ** 2 for i in range(2) for j in range(3))
 print(f"squared distance {lost:.2f} = .1² + .3² + .4²")
 
 linear = nn.Linear(3, 2, bias=False).double()
@@ -1101,7 +1142,7 @@ check("the three smallest are lost", lost, 0.1**2 + 0.3**2 + 0.4**2)
 
 # %% [markdown]
 # And four numbers are to become three bits each, on the affine grid: integers from $-4$ to 3. The
-# numbers reach from $-1$ to $2.5$, so seven steps cover 3½, and each is a half.
+# numbers reach from $-1$ to $2\tfrac12$, so seven steps cover $3\tfrac12$, and each is a half.
 
 
 # %%
@@ -1131,8 +1172,8 @@ check("the same numbers", dequantize(q), back)
 # Only $4/5$ has moved, to 1: by less than half a step. Zero is where it was, at the integer $-2$.
 #
 # Stored as bits, the four integers take twelve of them, so two bytes in place of sixteen. In two's
-# complement they are `100`, `110`, `000` and `011`; they are written one after the other, the lowest
-# bit first.
+# complement they are `100`, `110`, `000` and `011`; they are written one after the other, the
+# lowest bit first.
 
 # %%
 stream = sum((place % 8) << (3 * i) for i, place in enumerate(places))
@@ -1146,8 +1187,9 @@ check("the same bytes", pack_bits(q.integers, 3), [float(x) for x in two_bytes])
 # ```{lib-source} lib.compression.magnitude_prune
 # ```
 #
-# It sorts, and does not compare with a threshold. Among weights of equal magnitude a threshold takes all
-# or none; sorting takes exactly as many as were asked for, and always the same ones. PyTorch's own
+# It sorts, and does not compare with a threshold. Among weights of equal magnitude a threshold
+# takes all or none; sorting takes exactly as many as were asked for, and always the same ones.
+# PyTorch's own
 # `l1_unstructured` finds the same zeros:
 
 # %%
@@ -1165,13 +1207,14 @@ check("ours = torch's weight", ours.weight, theirs.weight, atol=0)
 # ```{lib-source} lib.compression.structured_prune_heads
 # ```
 #
-# The next one is {eq}`def-pruning-and-quantization-grid` and {eq}`eq-pruning-and-quantization-affine`.
+# The next one is {eq}`def-pruning-and-quantization-grid` and
+# {eq}`eq-pruning-and-quantization-affine`.
 #
 # ```{lib-source} lib.compression.quantize
 # ```
 #
-# PyTorch has kernels that round and return in one step, for use in training. Given our scale and zero
-# point, they agree:
+# PyTorch has kernels that round and return in one step, for use in training. Given our scale and
+# zero point, they agree:
 
 # %%
 x = randn(13, 29).float() + 0.4
@@ -1187,11 +1230,12 @@ for scheme in ("symmetric", "affine"):
 # ### int8 in PyTorch's own kernel
 #
 # `Int8Linear` holds its weight as bytes. With `activations="float"` they become floats again before the
-# product: a smaller file, and no faster. With `activations="int8"` each row of the input is rounded too,
-# and the product is one of integers {eq}`eq-pruning-and-quantization-product`, done by `torch._int_mm`.
-# That function begins with an underscore: PyTorch calls the older interface deprecated
-# (`torch.ao.quantization.quantize_dynamic` warns that it is on its way out), and its successor is a
-# package of its own, `torchao`. The integer product underneath is what they share, and it can be called.
+# product: a smaller file, and no faster. With `activations="int8"` each row of the input is rounded
+# too, and the product is one of integers {eq}`eq-pruning-and-quantization-product`, done by
+# `torch._int_mm`. That function begins with an underscore: PyTorch calls the older interface
+# deprecated (`torch.ao.quantization.quantize_dynamic` warns that it is on its way out), and its
+# successor is a package of its own, `torchao`. The integer product underneath is what they share,
+# and it can be called.
 
 # %%
 p = torch.randint(-127, 128, (32, 48), generator=generator, dtype=torch.int8)
@@ -1214,9 +1258,9 @@ for scheme in ("symmetric", "affine"):
 # %% [markdown]
 # ## On real data
 #
-# The model is a small BERT that reads a docstring of Python's standard library and names its module, one
-# of eight. Chapters 16 to 19 will ask *why* it answers as it does; here we ask how little of it is
-# needed.
+# The model is a small BERT that reads a docstring of Python's standard library and names its
+# module, one of eight. Chapters 16 to 19 will ask *why* it answers as it does; here we ask how
+# little of it is needed.
 
 # %%
 texts = words()
@@ -1226,24 +1270,27 @@ commonest = labels.bincount().max().item() / len(labels)
 weights = whole(model)
 numbers = sum(t.numel() for t in weights.values())
 table = weights["bert.encoder.embeddings.word.weight"]
-print(f"{numbers:,} numbers, {table.numel() / numbers:.0%} of them the word table")
+share = table.numel() / numbers
+print(f"{numbers:,} numbers, {share:.0%} of them the word table")
 print(f"{len(labels)} held-out docstrings: {dense_accuracy:.3f} right;")
 print(f"always the commonest module: {commonest:.3f}")
 glue("compress-numbers", numbers)
-glue("compress-table", table.numel() / numbers)
+glue("compress-table", share)
 glue("compress-held-out", len(labels))
 one_percent = math.sqrt(dense_accuracy * (1 - dense_accuracy) / len(labels))
 glue("compress-se", one_percent)
 check("it has learned something", dense_accuracy > commonest + 0.3)
 
 # %% [markdown]
-# With {glue:text}`compress-held-out:.0f` held-out texts an accuracy has a standard error of about
+# It is a small model: {glue:text}`compress-numbers:,.0f` numbers, and
+# {glue:text}`compress-table:.0%` of them are the vectors of its words. With
+# {glue:text}`compress-held-out:.0f` held-out texts an accuracy has a standard error of about
 # {glue:text}`compress-se:.3f`: differences below that mean nothing for one seed.
 #
 # ### How much may go, without any training?
 #
-# First in one go, and nothing repaired. Zeros by magnitude, each matrix its share or all together; bits,
-# with a step a row or one step a matrix.
+# First in one go, and nothing repaired. Zeros by magnitude, each matrix its share or all together;
+# bits, with a step a row or one step a matrix.
 
 # %%
 amounts = [0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
@@ -1280,9 +1327,10 @@ glue("compress-most-zeros", curves["each"][-1])
 glue("compress-eight", by_bits["a step a row"][-1])
 glue("compress-four", by_bits["a step a row"][2])
 glue("compress-two", by_bits["a step a row"][0])
-check("eight bits cost next to nothing", abs(by_bits["a step a row"][-1] - dense_accuracy) < 0.02)
-check("two bits, unrepaired, cost much", by_bits["a step a row"][0] < dense_accuracy - 0.05)
-check("95 % zeros, unrepaired, cost much", curves["each"][-1] < dense_accuracy - 0.1)
+two, *_, eight = by_bits["a step a row"]
+check("eight bits cost next to nothing", abs(eight - dense_accuracy) < 0.02)
+check("two bits, unrepaired, cost much", two < dense_accuracy - 0.05)
+check("so do the most zeros", curves["each"][-1] < dense_accuracy - 0.1)
 
 # %% tags=["hide-input"]
 fig, axes = plt.subplots(1, 2, figsize=(5.1, 3.2), sharey=True)
@@ -1293,7 +1341,9 @@ for (name, accuracies), marker, color in zip(
 for (name, accuracies), marker, color in zip(
     by_bits.items(), ("^-", "v--"), ("value", "output"), strict=True
 ):
-    axes[1].plot(range(2, 9), accuracies, marker, color=COLORS[color], label=name)
+    axes[1].plot(
+        range(2, 9), accuracies, marker, color=COLORS[color], label=name
+    )
 axes[0].set(xlabel="share of zeros", ylabel="accuracy", ylim=(0, 1))
 axes[1].set(xlabel="bits")
 for ax in axes:
@@ -1319,17 +1369,17 @@ show_figure(
 #
 # ### Training after the cut
 #
-# A little training repairs much. Pruned weights stay zero: `apply_masks` sets them back after each step.
-# Few bits are trained through the staircase. And for comparison a *narrow* model, a third as wide, learns
-# from the large one as in chapter 14. Each gets a short training here, from one seed; the recorded run
-# below has longer ones, and several.
+# A little training repairs much. Pruned weights stay zero: `apply_masks` sets them back after each
+# step. Few bits are trained through the staircase. And for comparison a *narrow* model, a third as
+# wide, learns from the large one as in chapter 14. Each gets a short training here, from one seed;
+# the recorded run below has longer ones, and several.
 
 # %%
 brief = {"seed": 1000, "steps": 80, "learning_rate": 1e-3}
 pruned = copy.deepcopy(model)
 masks = magnitude_prune(pruned, 0.8)
 again = tune(pruned, texts, masks=masks, **brief)
-zeros = sum((t == 0).sum().item() for n, t in again.named_parameters() if n in masks)
+zeros = sum((again.get_parameter(n) == 0).sum().item() for n in masks)
 held = sum(mask.numel() for mask in masks.values())
 coarse = rounded(tune(model, texts, bits=2, **brief), 2)
 torch.manual_seed(0)
@@ -1356,17 +1406,18 @@ check(
     scores["80 % zeros, trained on"] > scores["80 % zeros"] + 0.1,
 )
 check(
-    "and what two bits broke", scores["2 bits, trained on"] > scores["2 bits"] + 0.1
+    "and what two bits broke",
+    scores["2 bits, trained on"] > scores["2 bits"] + 0.1,
 )
 
 # %% [markdown]
-# The bytes of the zeros are those of the bitmap format of step 4. As an ordinary file the pruned model
-# would be as large as before. That is the box below.
+# The bytes of the zeros are those of the bitmap format of step 4. As an ordinary file the pruned
+# model would be as large as before. That is the box below.
 #
 # ### What shrinks, and what does not
 #
-# Sizes on disk first, all of one feed-forward layer and one attention of a respectable size. PyTorch's
-# pruning keeps the weight *and* a mask until `prune.remove` is called.
+# Sizes on disk first, all of one feed-forward layer and one attention of a respectable size.
+# PyTorch's pruning keeps the weight *and* a mask until `prune.remove` is called.
 
 
 # %%
@@ -1410,27 +1461,31 @@ for name, state in [
     files[name] = disk(state), zipped(state)
     print(f"{name:34}" + "".join(f"{size / 1e6:9.2f}" for size in files[name]))
 dense_file = files["dense"][0]
-glue("compress-file-zeros", files["90 % zeros"][0] / dense_file)
-glue("compress-file-masks", files["90 % zeros, torch's masks"][0] / dense_file)
-glue("compress-file-bitmap", files["90 % zeros, as a bitmap"][0] / dense_file)
+ratio = {name: pair[0] / dense_file for name, pair in files.items()}
+glue("compress-file-zeros", ratio["90 % zeros"])
+glue("compress-file-masks", ratio["90 % zeros, torch's masks"])
+glue("compress-file-bitmap", ratio["90 % zeros, as a bitmap"])
 glue("compress-file-zip", files["90 % zeros"][1] / dense_file)
-glue("compress-file-short", files["half the heads, half the neurons"][0] / dense_file)
-glue("compress-file-int8", files["int8"][0] / dense_file)
-check("zeros make no file smaller", files["90 % zeros"][0] > 0.99 * dense_file)
-check("masks make it larger", files["90 % zeros, torch's masks"][0] > 1.9 * dense_file)
-check("a bitmap makes it smaller", files["90 % zeros, as a bitmap"][0] < 0.2 * dense_file)
-check("half of the rows, half of the file", files["half the heads, half the neurons"][0] < 0.52 * dense_file)
-check("int8, a quarter", files["int8"][0] < 0.27 * dense_file)
+glue("compress-file-short", ratio["half the heads, half the neurons"])
+glue("compress-file-int8", ratio["int8"])
+check("zeros make no file smaller", ratio["90 % zeros"] > 0.99)
+check("masks make it larger", ratio["90 % zeros, torch's masks"] > 1.9)
+check("a bitmap makes it smaller", ratio["90 % zeros, as a bitmap"] < 0.2)
+check(
+    "half of the rows, half of it",
+    ratio["half the heads, half the neurons"] < 0.52,
+)
+check("int8, a quarter", ratio["int8"] < 0.27)
 
 # %% [markdown]
-# With nine weights in ten zero the file is {glue:text}`compress-file-zeros:.2f` times the dense one; with
-# PyTorch's masks beside them {glue:text}`compress-file-masks:.2f` times. Zipped it is
+# With nine weights in ten zero the file is {glue:text}`compress-file-zeros:.2f` times the dense
+# one; with PyTorch's masks beside them {glue:text}`compress-file-masks:.2f` times. Zipped it is
 # {glue:text}`compress-file-zip:.2f`, as a bitmap {glue:text}`compress-file-bitmap:.2f`: general
 # compression finds the zeros too. Half of the heads and neurons make it
 # {glue:text}`compress-file-short:.2f`, and bytes for floats {glue:text}`compress-file-int8:.2f`.
 #
-# Now time and memory, for a pass over a batch of two texts of 128 tokens. These depend on the machine,
-# and change from run to run.
+# Now time and memory, for a pass over a batch of two long texts. These depend on the machine, and
+# change from run to run.
 
 # %% tags=["nbval-ignore-output"]
 batch = torch.randn(2, 128, 256, generator=torch.Generator().manual_seed(2))
@@ -1470,30 +1525,31 @@ check("fewer heads and neurons do not", peaks[2] < 0.8 * peaks[0])
 check("fewer heads and neurons are faster", seconds[2] < 0.9 * seconds[0])
 
 # %% [markdown]
-# Where this page was built, the block full of zeros takes {glue:text}`compress-time-zeros:.2f` times as
-# long as the dense one: a dense product multiplies by zero as by anything else. Half of the heads and
-# neurons take {glue:text}`compress-time-short:.2f` times as long, and the activations of the pass peak
-# at {glue:text}`compress-peak-short:.2f` of what they were, since there are fewer of them.
+# Where this page was built, the block full of zeros takes {glue:text}`compress-time-zeros:.2f`
+# times as long as the dense one: a dense product multiplies by zero as by anything else. Half of
+# the heads and neurons take {glue:text}`compress-time-short:.2f` times as long, and the activations
+# of the pass peak at {glue:text}`compress-peak-short:.2f` of what they were, since there are fewer
+# of them.
 #
-# With int8 the time is {glue:text}`compress-time-int8:.2f`. This one depends on the processor: on one with
-# instructions for products of bytes the integer product itself is several times faster than the one
-# in floats, and some of that is spent on rounding the inputs. PyTorch falls back to a plain loop where the
-# processor has no such instructions, and then int8 is slower than float. The peak of a pass,
-# {glue:text}`compress-peak-int8:.2f`, holds integers *and* floats for a moment; only the weights became
-# smaller.
+# With int8 the time is {glue:text}`compress-time-int8:.2f`. This one depends on the processor: on
+# one with instructions for products of bytes the integer product itself is several times faster
+# than the one in floats, and some of that is spent on rounding the inputs. PyTorch falls back to a
+# plain loop where the processor has no such instructions, and then int8 is slower than float. The
+# peak of a pass, {glue:text}`compress-peak-int8:.2f`, holds integers *and* floats for a moment;
+# only the weights became smaller.
 
 # %% [markdown]
 # ### Accuracy against size, on one chart
 #
-# Now all of it, several seeds each, from a recorded run. Every seed trains the classifier anew; all other
-# arms of that seed start from it, or are taught by it. “Trained on” means
-# {glue:text}`compress-tune-steps:.0f` steps more. One arm gives the *dense* model those steps too, so that
-# nobody takes the gain of longer training for one of pruning. “Cut” leaves
+# Now all of it, several seeds each, from a recorded run. Every seed trains the classifier anew; all
+# other arms of that seed start from it, or are taught by it. “Trained on” means
+# {glue:text}`compress-tune-steps:.0f` steps more. One arm gives the *dense* model those steps too,
+# so that nobody takes the gain of longer training for one of pruning. “Cut” leaves
 # {glue:text}`compress-cut-heads:.0f` of three heads and {glue:text}`compress-cut-neurons:.0f` of
-# {glue:text}`compress-cut-of:.0f` neurons in each layer, those that the scores of step 5 keep. “Narrow”
-# is a model a third as wide, trained from random weights for as many steps as the large one, alone or
-# with the large one as its teacher. All sizes are those of files: zeros as bitmaps, bits packed, with
-# everything else that the classifier needs.
+# {glue:text}`compress-cut-of:.0f` neurons in each layer, those that the scores of step 5 keep.
+# “Narrow” is a model a third as wide, trained from random weights for as many steps as the large
+# one, alone or with the large one as its teacher. All sizes are those of files: zeros as bitmaps,
+# bits packed, with everything else that the classifier needs.
 
 # %%
 run = recorded("compression")
@@ -1506,7 +1562,7 @@ print(f"{len(score['dense'])} seeds; {'kB':>24}  accuracy")
 for name in score:
     if not name.endswith(("same file", "zlib")):
         print(
-            f"{name:28}{size[name] / 1e3:8.1f}   {mean[name]:.3f} ± {sd[name]:.3f}"
+            f"{name:28}{size[name] / 1e3:7.1f}{mean[name]:9.3f} ± {sd[name]:.3f}"
         )
 glue("compress-seeds", len(score["dense"]))
 glue("compress-tune-steps", settings["tune_steps"])
@@ -1535,8 +1591,11 @@ glue("compress-r-80-times", size["dense"] / size["80% zeros"])
 taught = score["narrow, distilled"] - score["narrow"]
 glue("compress-r-gain", taught.mean())
 glue("compress-r-gain-sd", taught.std(ddof=1))
-check("three seeds at least", all(len(values) >= 3 for values in score.values()))
-check("eight bits change next to nothing", abs(mean["8 bits"] - mean["dense"]) < 0.01)
+check(
+    "three seeds at least", all(len(values) >= 3 for values in score.values())
+)
+gap = abs(mean["8 bits"] - mean["dense"])
+check("eight bits change next to nothing", gap < 0.01)
 check("four cost little", mean["4 bits"] > mean["dense"] - 0.03)
 check("zeros alone shrink no file", size["90% zeros, same file"], size["dense"])
 for smaller, larger in (
@@ -1549,7 +1608,8 @@ for smaller, larger in (
         f"{smaller}: smaller than {larger}, and better",
         bool(size[smaller] < size[larger] and better),
     )
-check("training repairs the cut", bool((score["cut, tuned"] > score["cut"]).all()))
+repaired = score["cut, tuned"] > score["cut"]
+check("training repairs the cut", bool(repaired.all()))
 
 # %% tags=["hide-input"]
 groups = {
@@ -1567,7 +1627,12 @@ groups = {
         "--",
         [f"{a:.0%} zeros, tuned" for a in settings["amounts"]],
     ),
-    "cut, trained on": ("value", "D", ":", ["cut, tuned", "cut, tuned, 8 bits"]),
+    "cut, trained on": (
+        "value",
+        "D",
+        ":",
+        ["cut, tuned", "cut, tuned, 8 bits"],
+    ),
     "narrow, taught": (
         "scores",
         "^",
@@ -1588,7 +1653,9 @@ for label, (color, marker, line, names) in groups.items():
         capsize=3,
         label=label,
     )
-ax.set(xscale="log", xlabel="kilobytes of the file", ylabel="accuracy, held out")
+ax.set(
+    xscale="log", xlabel="kilobytes of the file", ylabel="accuracy, held out"
+)
 ax.set_xticks([50, 100, 200, 500], ["50", "100", "200", "500"])
 ax.minorticks_off()
 fig.legend(loc="outside upper center", ncols=3)
@@ -1604,34 +1671,36 @@ show_figure(
 )
 
 # %% [markdown]
-# {numref}`fig-pruning-and-quantization-chart` has it all, over {glue:text}`compress-seeds:.0f` seeds. The
-# dense model names {glue:text}`compress-r-dense:.3f` of the texts right, and
+# {numref}`fig-pruning-and-quantization-chart` has it all, over {glue:text}`compress-seeds:.0f`
+# seeds. The dense model names {glue:text}`compress-r-dense:.3f` of the texts right, and
 # {glue:text}`compress-r-longer:.3f` after the additional steps: those alone bring nothing.
 #
-# - **Bits.** Eight leave {glue:text}`compress-r-8:.3f`, four {glue:text}`compress-r-4:.3f` in a file
-#   {glue:text}`compress-r-4-times:.1f` times smaller, both without any training. Three, trained on, leave
-#   {glue:text}`compress-r-3t:.3f` in one {glue:text}`compress-r-3-times:.1f` times smaller. Two fall to
-#   {glue:text}`compress-r-2:.3f`, and training through the staircase brings them back to
-#   {glue:text}`compress-r-2t:.3f`.
-# - **Zeros.** Half of them cost nothing to speak of, {glue:text}`compress-r-50:.3f`. Four fifths, trained
-#   on, leave {glue:text}`compress-r-80t:.3f` in a bitmap file {glue:text}`compress-r-80-times:.1f` times
-#   smaller; nine tenths {glue:text}`compress-r-90t:.3f`. At equal bytes, bits win here.
-# - **Heads and neurons.** The cut model falls to {glue:text}`compress-r-cut:.3f` and is brought back to
-#   {glue:text}`compress-r-cutt:.3f`. Its file shrinks little, since half of this model is its word table,
-#   which has no heads; but it is the only one of these that *computes* less. And cuts and bits add up: cut and
-#   in eight bits it keeps {glue:text}`compress-r-cut8:.3f`, {glue:text}`compress-r-cut8-times:.1f` times
-#   smaller.
+# - **Bits.** Eight leave {glue:text}`compress-r-8:.3f`, four {glue:text}`compress-r-4:.3f` in a
+#   file {glue:text}`compress-r-4-times:.1f` times smaller, both without any training. Three,
+#   trained on, leave {glue:text}`compress-r-3t:.3f` in one {glue:text}`compress-r-3-times:.1f`
+#   times smaller. Two fall to {glue:text}`compress-r-2:.3f`, and training through the staircase
+#   brings them back to {glue:text}`compress-r-2t:.3f`.
+# - **Zeros.** Half of them cost nothing to speak of, {glue:text}`compress-r-50:.3f`. Four fifths,
+#   trained on, leave {glue:text}`compress-r-80t:.3f` in a bitmap file
+#   {glue:text}`compress-r-80-times:.1f` times smaller; nine tenths {glue:text}`compress-r-90t:.3f`.
+#   At equal bytes, bits win here.
+# - **Heads and neurons.** The cut model falls to {glue:text}`compress-r-cut:.3f` and is brought
+#   back to {glue:text}`compress-r-cutt:.3f`. Its file shrinks little, since half of this model is
+#   its word table, which has no heads; but it is the only one of these that *computes* less. And
+#   cuts and bits add up: cut and in eight bits it keeps {glue:text}`compress-r-cut8:.3f`,
+#   {glue:text}`compress-r-cut8-times:.1f` times smaller.
 # - **A narrow model**, from random weights, reaches {glue:text}`compress-r-narrow:.3f` alone and
-#   {glue:text}`compress-r-taught:.3f` with a teacher: a difference of {glue:text}`compress-r-gain:.3f` ±
-#   {glue:text}`compress-r-gain-sd:.3f` from seed to seed. As in chapter 14, a teacher who saw the same
-#   labels and no more has little to give. It was given no more steps than the large one; with more it might
-#   climb.
+#   {glue:text}`compress-r-taught:.3f` with a teacher: a difference of
+#   {glue:text}`compress-r-gain:.3f` ± {glue:text}`compress-r-gain-sd:.3f` from seed to seed. As in
+#   chapter 14, a teacher who saw the same labels and no more has little to give. It was given no
+#   more steps than the large one; with more it might climb.
 #
 # :::{admonition} Our remark
 # :class: remark
-# One small model, one task, one short budget. That bits come cheaper than zeros here is no law: very
-# large models have been pruned far, and trained longer. What does carry over is how to compare: file
-# against file, in a named format, against a dense model that was trained as long, over several seeds.
+# One small model, one task, one short budget. That bits come cheaper than zeros here is no law:
+# very large models have been pruned far, and trained longer. What does carry over is how to
+# compare: file against file, in a named format, against a dense model that was trained as long,
+# over several seeds.
 # :::
 
 # %% [markdown]
@@ -1650,10 +1719,10 @@ show_figure(
 #
 # :::{admonition} Broken on purpose D35: zeros that shrink nothing
 # :class: broken
-# “The model was pruned by nine tenths.” The tool wrote zeros into the matrices, and to keep them there in
-# training it keeps a mask of the same size beside each. The file has doubled. Then the masks are made
-# permanent, and the file is as large as it was at the beginning. So is the work: a product with zeros
-# has as many terms.
+# “The model was pruned by nine tenths.” The tool wrote zeros into the matrices, and to keep them
+# there in training it keeps a mask of the same size beside each. The file has doubled. Then the
+# masks are made permanent, and the file is as large as it was at the beginning. So is the work: a
+# product with zeros has as many terms.
 # :::
 
 
@@ -1707,7 +1776,10 @@ catches(
     fixed=heads_and_neurons,
 )
 catches(
-    "D35, without", the_file_shrinks, broken=masks_removed, fixed=heads_and_neurons
+    "D35, without",
+    the_file_shrinks,
+    broken=masks_removed,
+    fixed=heads_and_neurons,
 )
 catches(
     "D35, the work",
@@ -1717,11 +1789,11 @@ catches(
 )
 
 # %% [markdown]
-# **Fix:** cut out what can be cut out whole. With one head of eight and a tenth of the neurons the file is
-# {glue:text}`compress-d35-file:.2f` of the dense one, and the products take
-# {glue:text}`compress-d35-work:.2f` of the operations. Or keep the zeros, and store them in a format that
-# leaves them out; then say which, and that the work is as before. Whether the *answers* survive either is
-# another question, and the chart above answers it for one model.
+# **Fix:** cut out what can be cut out whole. With one head of eight and a tenth of the neurons the
+# file is {glue:text}`compress-d35-file:.2f` of the dense one, and the products take
+# {glue:text}`compress-d35-work:.2f` of the operations. Or keep the zeros, and store them in a
+# format that leaves them out; then say which, and that the work is as before. Whether the *answers*
+# survive either is another question, and the chart above answers it for one model.
 
 # %% [markdown]
 # ## Exercises
@@ -1734,7 +1806,8 @@ catches(
 # ```
 # *Difficulty ●○○ · 10 minutes*
 #
-# Write `nearest_sparse(W, k)`: the matrix with at most `k` entries other than zero that is nearest to
+# Write `nearest_sparse(W, k)`: the matrix with at most `k` entries other than zero that is nearest
+# to
 # `W`, a tensor of any shape. `W` is not to be changed. Where magnitudes are equal, any choice will do, but
 # no more than `k` may stay.
 #
@@ -1778,13 +1851,13 @@ grade("ex-pruning_and_quantization-nearest", nearest_sparse)
 # ```
 # *Difficulty ●●○ · 15 minutes*
 #
-# Write `first_to_go(w, Sigma)`: of the weights `w` (n,) of one output, the index of the one whose loss
-# costs the output least, *if the others may be refitted*. `Sigma` (n, n) holds the second moments of the
-# inputs and is invertible.
+# Write `first_to_go(w, Sigma)`: of the weights `w` (n,) of one output, the index of the one whose
+# loss costs the output least, *if the others may be refitted*. `Sigma` (n, n) holds the second
+# moments of the inputs and is invertible.
 #
 # ```{dropdown} Hint
-# {eq}`eq-pruning-and-quantization-schur` with a single place in $R$. The block in brackets is then one
-# number, and it is one over a diagonal entry of $\Sigma^{-1}$.
+# {eq}`eq-pruning-and-quantization-schur` with a single place in $R$. The block in brackets is then
+# one number, and it is one over a diagonal entry of $\Sigma^{-1}$.
 # ```
 
 
@@ -1821,9 +1894,9 @@ grade("ex-pruning_and_quantization-output", first_to_go)
 # ```
 # *Difficulty ●○○ · 10 minutes*
 #
-# Write `grid(lowest, highest, bits)`: step and zero point `(step, zero)` of the affine grid for numbers
-# between these two, with signed integers. The zero point is an `int`. The numbers may all lie on one
-# side of 0.
+# Write `grid(lowest, highest, bits)`: step and zero point `(step, zero)` of the affine grid for
+# numbers between these two, with signed integers. The zero point is an `int`. The numbers may all
+# lie on one side of 0.
 #
 # ```{dropdown} Hint
 # Widen the interval until it holds 0. Then {eq}`eq-pruning-and-quantization-affine`, and round.
@@ -1865,9 +1938,9 @@ grade("ex-pruning_and_quantization-affine", grid)
 # ```
 # *Difficulty ●●○ · 10 minutes*
 #
-# Write `bits_needed(decibels, reach)`: the fewest bits, at least one, for an SQNR of so many decibels by
-# {eq}`eq-pruning-and-quantization-sqnr`, for numbers of standard deviation one on a grid of $2^b$ points
-# that reaches to `reach`.
+# Write `bits_needed(decibels, reach)`: the fewest bits, at least one, for an SQNR of so many
+# decibels by {eq}`eq-pruning-and-quantization-sqnr`, for numbers of standard deviation one on a
+# grid of $2^b$ points that reaches to `reach`.
 #
 # ```{dropdown} Hint
 # Solve for $b$, and round up. A grid that reaches further than the numbers go needs more bits.
@@ -1907,14 +1980,14 @@ grade("ex-pruning_and_quantization-bits", bits_needed)
 # ```
 # *Difficulty ●●● · 20 minutes*
 #
-# Write `product(P, Q, z_x, z_w)`: for integers `P` (N, n) with the zero point `z_x`, and `Q` (m, n) with a
-# zero point a row, `z_w` (m, 1), the integers (N, m) that $\Delta_x \Delta_w$ has to be multiplied by.
-# All come as int8. No integer may be widened before the large product `torch._int_mm(P, Q.T)`, which
-# gives int32: that is where the time goes.
+# Write `product(P, Q, z_x, z_w)`: for integers `P` (N, n) with the zero point `z_x`, and `Q` (m, n)
+# with a zero point a row, `z_w` (m, 1), the integers (N, m) that $\Delta_x \Delta_w$ has to be
+# multiplied by. All come as int8. No integer may be widened before the large product
+# `torch._int_mm(P, Q.T)`, which gives int32: that is where the time goes.
 #
 # ```{dropdown} Hint
-# {eq}`eq-pruning-and-quantization-product`, one sum at a time. Sums of int8 take `dtype=torch.int32`, and
-# so do the zero points.
+# {eq}`eq-pruning-and-quantization-product`, one sum at a time. Sums of int8 take
+# `dtype=torch.int32`, and so do the zero points.
 # ```
 
 
@@ -1952,33 +2025,35 @@ grade("ex-pruning_and_quantization-product", product)
 # %% [markdown]
 # ## Summary
 #
-# - Pruning by magnitude is the nearest sparse matrix {eq}`eq-pruning-and-quantization-nearest`. It is the
-#   best for the output only if inputs are uncorrelated and alike {eq}`eq-pruning-and-quantization-white`;
-#   else weigh by the input's size {eq}`eq-pruning-and-quantization-scored`, and refit what stays
+# - Pruning by magnitude is the nearest sparse matrix {eq}`eq-pruning-and-quantization-nearest`. It
+#   is the best for the output only if inputs are uncorrelated and alike
+#   {eq}`eq-pruning-and-quantization-white`; else weigh by the input's size
+#   {eq}`eq-pruning-and-quantization-scored`, and refit what stays
 #   {eq}`eq-pruning-and-quantization-refit`.
 # - A zero costs as much as any number unless the format leaves it out
 #   {eq}`eq-pruning-and-quantization-formats`. Heads and neurons leave whole
 #   {eq}`eq-pruning-and-quantization-heads`.
-# - The error of rounding is $\Delta^2/12$ {eq}`eq-pruning-and-quantization-uniform`, up to terms that are
-#   known exactly {eq}`eq-pruning-and-quantization-exact`. A bit is worth six decibels at a fixed reach
-#   {eq}`eq-pruning-and-quantization-sqnr`; clipping trades reach for step
+# - The error of rounding is $\Delta^2/12$ {eq}`eq-pruning-and-quantization-uniform`, up to terms
+#   that are known exactly {eq}`eq-pruning-and-quantization-exact`. A bit is worth six decibels at a
+#   fixed reach {eq}`eq-pruning-and-quantization-sqnr`; clipping trades reach for step
 #   {eq}`eq-pruning-and-quantization-clip`.
 # - A step a row, and a zero point where numbers lie to one side
-#   {eq}`eq-pruning-and-quantization-rows`, {eq}`eq-pruning-and-quantization-affine`. Products of integers
-#   need only sums besides {eq}`eq-pruning-and-quantization-product`.
-# - Straight-through is the slope of randomised rounding {eq}`eq-pruning-and-quantization-dither`. It
-#   trains models of few bits.
-# - On our classifier bits were cheaper than zeros, and both cheaper than a narrow model taught by the
-#   large one.
+#   {eq}`eq-pruning-and-quantization-rows`, {eq}`eq-pruning-and-quantization-affine`. Products of
+#   integers need only sums besides {eq}`eq-pruning-and-quantization-product`.
+# - Straight-through is the slope of randomised rounding {eq}`eq-pruning-and-quantization-dither`.
+#   It trains models of few bits.
+# - On our classifier bits were cheaper than zeros, and both cheaper than a narrow model taught by
+#   the large one.
 #
 # ## Sources
 #
-# - {cite:t}`lecun1990`: weights pruned by the curvature of the loss; {cite:t}`hassibi1993`: with the
-#   survivors moved. {cite:t}`han2015`, §3: magnitude and retraining. {cite:t}`sun2024`: magnitude times
-#   size of the input.
-# - {cite:t}`michel2019`, §2.3: heads taken out one at a time. {cite:t}`li2017`, §3.1: filters cut out whole.
+# - {cite:t}`lecun1990`: weights pruned by the curvature of the loss; {cite:t}`hassibi1993`: with
+#   the survivors moved. {cite:t}`han2015`, §3: magnitude and retraining. {cite:t}`sun2024`:
+#   magnitude times size of the input.
+# - {cite:t}`michel2019`, §2.3: heads taken out one at a time. {cite:t}`li2017`, §3.1: filters cut
+#   out whole.
 # - {cite:t}`bennett1948`: $\Delta^2/12$. {cite:t}`sripad1977`: when the error is exactly uniform.
 #   {cite:t}`gray1998`: the history.
-# - {cite:t}`jacob2018`, §2.1: step and zero point; §2.2 and §2.3: products of integers; §3: training
-#   with rounding.
+# - {cite:t}`jacob2018`, §2.1: step and zero point; §2.2 and §2.3: products of integers; §3:
+#   training with rounding.
 # - {cite:t}`bengio2013`: the straight-through estimator.
