@@ -3,7 +3,7 @@
     python book/experiments/compression.py
 
 writes compression.json beside this file, which chapter 15_pruning_and_quantization reads. It takes
-about six minutes on one thread. For each seed a classifier is trained, and every other arm starts
+about ten minutes on one thread. For each seed a classifier is trained, and every other arm starts
 from it or is taught by it. Sizes are those of a file with what the classifier needs.
 
 The file is written anew after every seed, at once or not at all. So it may be stopped; begun again,
