@@ -167,20 +167,12 @@ def randn(*shape):
 # %%
 W = randn(2, 4)
 for k in range(9):
-    nearest = (
-        min(
-            sum(W.flatten()[list(gone)].square())
-            for gone in itertools.combinations(range(8), 8 - k)
-        )
-        if k < 8
-        else torch.zeros((), dtype=double)
+    nearest = min(
+        W.flatten()[list(gone)].square().sum()
+        for gone in itertools.combinations(range(8), 8 - k)
     )
-    smallest = W.abs().flatten().sort().values[: 8 - k]
-    check(
-        "eq-pruning-and-quantization-nearest",
-        smallest.square().sum(),
-        nearest + torch.zeros((), dtype=double),
-    )
+    smallest = W.square().flatten().sort().values[: 8 - k]
+    check("eq-pruning-and-quantization-nearest", smallest.sum(), nearest)
 
 # %% [markdown]
 # The hypothesis is in the question: *nearest matrix*. Nobody uses a matrix for its own sake.
@@ -1233,7 +1225,7 @@ for scheme in ("symmetric", "affine"):
 # product: a smaller file, and no faster. With `activations="int8"` each row of the input is rounded
 # too, and the product is one of integers {eq}`eq-pruning-and-quantization-product`, done by
 # `torch._int_mm`. That function begins with an underscore: PyTorch calls the older interface
-# deprecated (`torch.ao.quantization.quantize_dynamic` warns that it is on its way out), and its
+# deprecated (`quantize_dynamic` of `torch.ao` warns that it is on its way out), and its
 # successor is a package of its own, `torchao`. The integer product underneath is what they share,
 # and it can be called.
 
@@ -1357,7 +1349,7 @@ show_figure(
     "a step for each row or for each matrix. Dotted: as it was.",
     alt="Two panels of accuracy. Left, it stays near the dotted line up to "
     "half zeros and falls beyond. Right, it is flat from eight bits down to "
-    "four or five, and falls at three and two.",
+    "four, and far down at two.",
 )
 
 # %% [markdown]
@@ -1642,7 +1634,7 @@ groups = {
     ),
     "dense": ("weights", "*", "", ["dense", "16 bits"]),
 }
-fig, ax = plt.subplots(figsize=(5.1, 4.6))
+fig, ax = plt.subplots(figsize=(5.1, 4.8))
 for label, (color, marker, line, names) in groups.items():
     ax.errorbar(
         [size[name] / 1e3 for name in names],
@@ -1652,6 +1644,7 @@ for label, (color, marker, line, names) in groups.items():
         marker=marker,
         linestyle=line or "none",
         capsize=3,
+        markersize=11 if marker == "*" else 6,
         label=label,
     )
 ax.set(
@@ -1659,7 +1652,7 @@ ax.set(
 )
 ax.set_xticks([50, 100, 200, 500], ["50", "100", "200", "500"])
 ax.minorticks_off()
-fig.legend(loc="outside upper center", ncols=3)
+fig.legend(loc="outside upper center", ncols=2)
 show_figure(
     fig,
     name="fig-pruning-and-quantization-chart",
@@ -1686,16 +1679,17 @@ show_figure(
 #   {glue:text}`compress-r-80t:.3f` in a bitmap file {glue:text}`compress-r-80-times:.1f` times
 #   smaller; nine tenths {glue:text}`compress-r-90t:.3f`, which is near to what always naming the
 #   commonest module would give. At equal bytes, bits win here.
-# - **Heads and neurons.** The cut model falls to {glue:text}`compress-r-cut:.3f` and is brought back
-#   to {glue:text}`compress-r-cutt:.3f`. Its file shrinks little, since half of this model is its
-#   word table, which has no heads; but of all that is made from the large model it alone *computes*
-#   less. And cuts and bits add up: cut and in eight bits it keeps
+# - **Heads and neurons.** The cut model falls to {glue:text}`compress-r-cut:.3f` and is brought
+#   back to {glue:text}`compress-r-cutt:.3f`. Its file shrinks little, since half of this model is
+#   its word table, which has no heads; but of all that is made from the large model it alone
+#   *computes* less. And cuts and bits add up: cut and in eight bits it keeps
 #   {glue:text}`compress-r-cut8:.3f`, {glue:text}`compress-r-cut8-times:.1f` times smaller.
 # - **A narrow model**, from random weights, reaches {glue:text}`compress-r-narrow:.3f` alone and
 #   {glue:text}`compress-r-taught:.3f` with a teacher. The difference is
-#   {glue:text}`compress-r-gain:.3f`, with a standard deviation of {glue:text}`compress-r-gain-sd:.3f`
-#   over seeds: no gain. As in chapter 14, a teacher who saw the same labels and no more has little
-#   to give. Neither arm was given more steps than the large model; with more both might climb.
+#   {glue:text}`compress-r-gain:.3f`, with a standard deviation of
+#   {glue:text}`compress-r-gain-sd:.3f` over seeds: no gain. As in chapter 14, a teacher who saw the
+#   same labels and no more has little to give. Neither arm was given more steps than the large
+#   model; with more both might climb.
 #
 # :::{admonition} Our remark
 # :class: remark
