@@ -1000,7 +1000,7 @@ check(
 
 # %% [markdown]
 # The bound is {glue:text}`compress-accumulator:,.0f` features: more than any layer here has. In
-# sixteen bits two products would already be too many.
+# sixteen bits three products can already be too many.
 #
 # ### Step 13. Training through a staircase
 #
