@@ -1,0 +1,193 @@
+"""lib.teaching.compressing: what a file weighs, what is cut, and what training keeps."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lib.compression import dequantize, magnitude_prune, quantize, unpack_bits
+from lib.data import LabelledTexts
+from lib.teaching.compressing import (
+    accuracy,
+    cut,
+    file_bytes,
+    head_costs,
+    neuron_scores,
+    packed,
+    rounded,
+    sparse,
+    tune,
+    whole,
+)
+from lib.teaching.word_classifier import WordClassifier, Words, words
+
+TABLE = "bert.encoder.embeddings.word.weight"
+
+
+@pytest.fixture(scope="module")
+def texts():
+    """Sixty texts of two modules, read to their tenth word."""
+    all_of_them = words(2, length=10, rarest=20)
+    data = all_of_them.data
+    few = LabelledTexts(
+        data.train[:40],
+        data.train_labels[:40],
+        data.validation[:20],
+        data.validation_labels[:20],
+        data.names,
+        data.sha256,
+    )
+    return Words(few, all_of_them.vocabulary, all_of_them.length)
+
+
+@pytest.fixture
+def model(texts):
+    torch.manual_seed(0)
+    return WordClassifier(texts, d_model=48, num_layers=2).eval()
+
+
+@pytest.fixture
+def batch(texts):
+    return texts.encode(texts.data.train), torch.tensor(texts.data.train_labels)
+
+
+def test_accuracy_counts_the_held_out_texts(model, texts):
+    with torch.no_grad():
+        said = model(texts.encode(texts.data.validation)).argmax(-1)
+    right = (said == torch.tensor(texts.data.validation_labels)).sum().item()
+    assert 0 < right < 20 and accuracy(model, texts) == right / 20
+
+
+def test_a_file_holds_what_the_classifier_needs(model):
+    state = model.state_dict()
+    tensors = whole(model)
+    gone = state.keys() - tensors.keys()
+    assert gone == {n for n in state if n.startswith(("bert.head.", "bert.next_sentence."))}
+    assert len(gone) > 3 and all(tensors[n] is not None for n in tensors)
+    bare = sum(t.nbytes for t in tensors.values())
+    assert bare < file_bytes(tensors) < bare + 200 * len(tensors)
+    half = whole(model, torch.float16)
+    assert sum(t.nbytes for t in half.values()) == bare / 2
+
+
+def test_sparse_says_where_and_what(model):
+    magnitude_prune(model, 0.75)
+    tensors = sparse(model)
+    table = whole(model)[TABLE]
+    where = unpack_bits(tensors[f"{TABLE}.where"], 1, table.shape)
+    again = torch.zeros_like(table)
+    again[where] = tensors[f"{TABLE}.values"]
+    assert torch.equal(again, table)
+    assert len(tensors[f"{TABLE}.values"]) == table.numel() - round(0.75 * table.numel())
+    assert file_bytes(tensors) < 0.45 * file_bytes(whole(model))
+
+
+@pytest.mark.parametrize("bits", [2, 3, 8])
+def test_packed_is_what_rounded_computes_with(model, bits):
+    tensors, copied = packed(model, bits), rounded(model, bits)
+    assert tensors.keys().isdisjoint({TABLE})
+    for name, tensor in whole(model).items():
+        got = copied.state_dict()[name]
+        if tensor.ndim == 2:
+            integers = unpack_bits(tensors[f"{name}.integers"], bits, tensor.shape)
+            torch.testing.assert_close(got, integers * tensors[f"{name}.scale"])
+            assert torch.equal(got, dequantize(quantize(tensor, bits, axis=0)))
+        else:
+            assert torch.equal(tensors[name], tensor) and torch.equal(got, tensor)
+
+
+def test_costs_of_heads_are_rises_of_the_loss(model, batch):
+    ids, labels = batch
+    before = copy.deepcopy(model.state_dict())
+    costs = head_costs(model, ids, labels)
+    assert [len(c) for c in costs] == [3, 3] and not costs[0].requires_grad
+    layer = model.bert.encoder.layers[1]
+    assert all(torch.equal(v, before[n]) for n, v in model.state_dict().items())
+    with torch.no_grad():
+        base = F.cross_entropy(model(ids), labels)
+        layer.attention.output_projection.weight[:, 16:32] = 0
+        rise = F.cross_entropy(model(ids), labels) - base
+    torch.testing.assert_close(costs[1][1], rise, atol=1e-6, rtol=0)
+
+
+def test_the_score_of_a_neuron_is_what_it_adds_to_real_tokens(model, batch):
+    ids = batch[0]
+    scores = neuron_scores(model, ids)
+    layer = model.bert.encoder.layers[0]
+    seen = []
+    handle = layer.feed_forward.expand.register_forward_hook(lambda m, a, out: seen.append(out))
+    with torch.no_grad():
+        model(ids)
+    handle.remove()
+    active = F.gelu(seen[0])[ids != 0]  # (tokens, neurons)
+    column = layer.feed_forward.contract.weight[:, 5]
+    adds = (active[:, 5, None] * column).square().sum(-1).mean().sqrt()
+    torch.testing.assert_close(scores[0][5], adds.detach(), atol=1e-5, rtol=1e-4)
+    assert (ids == 0).any()  # so that padding could have counted
+
+
+def test_what_is_needed_least_is_cut(model, batch):
+    costs, scores = head_costs(model, *batch), neuron_scores(model, batch[0])
+    smaller = cut(model, *batch, heads=2, neurons=50)
+    for i, layer in enumerate(smaller.bert.encoder.layers):
+        old = model.bert.encoder.layers[i]
+        gone = int(costs[i].argmin())
+        rows = [r for r in range(48) if r // 16 != gone]
+        assert torch.equal(
+            layer.attention.query_projection.weight, old.attention.query_projection.weight[rows]
+        )
+        best = scores[i].topk(50).indices.sort().values
+        assert torch.equal(layer.feed_forward.expand.weight, old.feed_forward.expand.weight[best])
+    assert model.bert.encoder.layers[0].attention.num_heads == 3
+
+
+def _tuned(model, texts, **options):
+    return tune(model, texts, seed=1, **{"steps": 3, "learning_rate": 1e-2, **options})
+
+
+def test_training_moves_a_copy(model, texts):
+    before = copy.deepcopy(model.state_dict())
+    again, same = _tuned(model, texts), _tuned(model, texts)
+    assert all(torch.equal(v, before[n]) for n, v in model.state_dict().items())
+    assert not torch.equal(again.head.weight, model.head.weight) and not again.training
+    assert all(torch.equal(v, again.state_dict()[n]) for n, v in same.state_dict().items())
+    other = tune(model, texts, seed=2, steps=3, learning_rate=1e-2)
+    assert not torch.equal(again.head.weight, other.head.weight)
+
+
+def test_training_lowers_the_loss(model, texts, batch):
+    ids, labels = batch
+    after = _tuned(model, texts, steps=30, learning_rate=3e-3)
+    with torch.no_grad():
+        assert F.cross_entropy(after(ids), labels) < F.cross_entropy(model(ids), labels) - 0.1
+
+
+def test_pruned_weights_stay_zero(model, texts):
+    masks = magnitude_prune(model, 0.5)
+    again = _tuned(model, texts, masks=masks)
+    for name, mask in masks.items():
+        assert (again.get_parameter(name)[~mask] == 0).all()
+    assert not torch.equal(again.head.weight, model.head.weight)
+
+
+def test_bits_are_felt_in_training(model, texts):
+    plain, coarse = _tuned(model, texts), _tuned(model, texts, bits=2)
+    assert not torch.equal(plain.head.weight, coarse.head.weight)
+    assert len(coarse.head.weight.unique()) > 3 * len(coarse.head.weight)  # floats behind the grid
+
+
+def test_a_teacher_is_matched(model, texts, batch):
+    torch.manual_seed(5)
+    teacher = WordClassifier(texts, d_model=48, num_layers=2).eval()
+    teacher.head.weight.data *= 20
+
+    def gap(student):
+        with torch.no_grad():
+            return (student(batch[0]).softmax(-1) - teacher(batch[0]).softmax(-1)).abs().mean()
+
+    longer = {"steps": 30, "learning_rate": 3e-3}
+    taught = _tuned(model, texts, teacher=teacher, **longer)
+    assert gap(taught) < gap(_tuned(model, texts, **longer))
+    warmer = _tuned(model, texts, teacher=teacher, temperature=9.0, **longer)
+    assert not torch.equal(warmer.head.weight, taught.head.weight)
