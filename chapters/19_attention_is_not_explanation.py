@@ -48,7 +48,7 @@ import math
 import matplotlib.pyplot as plt
 import torch
 
-from lib.attention import MultiHeadAttention, scaled_dot_product_attention
+from lib.attention import MultiHeadAttention
 from lib.interpret import (
     ablate_heads,
     attention_norms,
@@ -354,7 +354,8 @@ rungs, steps = ladder(random_layers, x)
 print("                 rollout is off by   this part moves T by")
 for k, name in enumerate(LADDER):
     print(
-        f"{'+ ' * (k > 0) + name:17}{rungs[k].mean():17.3f}{steps[k].mean():23.3f}"
+        f"{'+ ' * (k > 0) + name:17}{rungs[k].mean():17.3f}"
+        f"{steps[k].mean():23.3f}"
     )
     glue(f"attexp-rung-{k}", rungs[k].mean())
     glue(f"attexp-part-{k}", steps[k].mean())
@@ -407,7 +408,7 @@ with torch.no_grad():
 
 
 def effect(S):
-    """What all layers change in the output when heads S of the first one are gone."""
+    """What the output loses when heads S of the first layer are gone."""
     with torch.no_grad(), ablate_heads(random_layers[0].attention, S):
         y = random_layers[1](random_layers[0](x[None]))[0]
     return whole.detach() - y
@@ -546,7 +547,7 @@ for short in (d_v + 1, d_v + 2):
 # $$ (eq-attention-is-not-explanation-felt)
 #
 # The weight is one factor. The other says whether token $j$ offers anything that differs from the
-# mixture as a whole. A token with $\alpha = 0.9$ whose value is like all others' has $g_{ij} = \bar
+# mixture as a whole. A token with nine tenths of the weight whose value is like all others' has $g_{ij} = \bar
 # g_i$, and nothing rests on it. The same holds for sizes. By the triangle inequality
 #
 # $$
@@ -862,10 +863,12 @@ heatmap(ax, table, xlabels=tokens[1:], ylabels=order)
 show_figure(
     fig,
     name="fig-attention-is-not-explanation-measures",
-    caption="One sentence, five measures of how much a word matters, each as a share of its own "
+    caption="One sentence, five measures of how much a word matters, each "
+    "as a share of its own "
     "largest. The last row is what taking the word away does to the answer.",
-    alt="A heat map of five measures by eleven words. Attention and norms are bright on few words "
-    "and nearly alike; rollout is flatter; gradient and leave-one-out are bright on other words.",
+    alt="A heat map of five measures by eleven words. The rows of attention "
+    "and of norms are nearly alike, the row of rollout is flatter, and each of "
+    "gradient and leave-one-out has bright words of its own.",
 )
 
 # %% [markdown]
@@ -920,7 +923,7 @@ glue("attexp-seeds", len(seeds))
 # %% tags=["hide-input"]
 fig, ax = plt.subplots(figsize=(4.6, 3.0))
 colors = ["weights", "query", "value", "key", "reference"]
-for place, (name, values) in enumerate(taus.items()):
+for place, values in enumerate(taus.values()):
     ax.plot(values, [place] * len(values), "o", color=COLORS[colors[place]])
     ax.plot(
         values.mean(), place, "|", color=COLORS[colors[place]], markersize=22
@@ -932,11 +935,15 @@ ax.invert_yaxis()
 show_figure(
     fig,
     name="fig-attention-is-not-explanation-agreement",
-    caption=f"Agreement with leave-one-out: each dot is one of {len(seeds)} trained models, and the "
-    "mean of a hundred held-out texts; bars are means over models. Zero is chance, one is the same "
+    caption=f"Agreement with leave-one-out: each dot is one of {len(seeds)} "
+    "trained models, and the "
+    "mean of a hundred held-out texts; bars are means over models. Zero is "
+    "chance, one is the same "
     "order.",
-    alt="Dots for five measures on a scale of tau. The random measure lies at zero. Attention, "
-    "rollout, norms and gradient all lie clearly to its right, and clearly to the left of one.",
+    alt="Dots for five measures on a scale of tau. The random measure lies "
+    "at zero. Attention, "
+    "rollout, norms and gradient all lie clearly to its right, and clearly "
+    "to the left of one.",
 )
 
 # %% [markdown]
@@ -1008,10 +1015,13 @@ fig.legend(loc="outside upper center", ncols=1)
 show_figure(
     fig,
     name="fig-attention-is-not-explanation-ladder",
-    caption="How far rollout is from each token's true share (total variation), as the parts that "
+    caption="How far rollout is from each token's true share (total "
+    "variation), as the parts that "
     "it leaves out are put in one after the other. Bands span tokens or texts.",
-    alt="Two lines over five steps from mixing only to the whole layer. Both start at exactly zero; "
-    "they rise with values and output matrix, and change again with each further part.",
+    alt="Two lines over five steps from mixing only to the whole layer. "
+    "Both start at exactly zero; "
+    "they rise with values and output matrix, and change again with each "
+    "further part.",
 )
 
 # %% [markdown]
@@ -1110,7 +1120,7 @@ d_v = last.d_head
 
 
 def elsewhere(text):
-    """Old and new weights (h, n) of [CLS] in the last layer, both with the same output."""
+    """Weights (h, n) of [CLS] in the last layer: its own, and others."""
     seen = []
     handle = last.register_forward_pre_hook(
         lambda module, args: seen.append(args[0])
@@ -1146,7 +1156,8 @@ for text in texts:
 lengths, distance = torch.tensor(lengths), torch.tensor(distance)
 long = lengths >= d_v + 2
 print(
-    f"{int(long.sum())} texts of {d_v + 2} tokens or more, {int((~long).sum())} shorter"
+    f"{int(long.sum())} texts of {d_v + 2} tokens or more, "
+    f"{int((~long).sum())} shorter"
 )
 print(f"largest change of any logit: {max(gaps):.1e}")
 longest = lengths == lengths.max()
@@ -1184,11 +1195,15 @@ fig.legend(loc="outside upper center", ncols=2)
 show_figure(
     fig,
     name="fig-attention-is-not-explanation-same-output",
-    caption="Top: the row of [CLS] in one head, and another row with the same output. Bottom: how "
-    f"far such rows get, mean of three heads, one dot a text. The dotted line is {d_v + 1}½ tokens: "
+    caption="Top: the row of [CLS] in one head, and another row with the "
+    "same output. Bottom: how "
+    "far such rows get, mean of three heads, one dot a text. The dotted "
+    f"line is {d_v + 1}½ tokens: "
     "left of it weights are determined.",
-    alt="Top, two rows of weights over the tokens of a text that differ in most places. Bottom, a "
-    "scatter of distance over length: exactly zero up to seventeen tokens, and above zero beyond.",
+    alt="Top, two rows of weights over the tokens of a text that differ in "
+    "most places. Bottom, a "
+    "scatter of distance over length: exactly zero up to seventeen tokens, "
+    "and above zero beyond.",
 )
 
 # %% [markdown]
@@ -1196,8 +1211,10 @@ show_figure(
 # other row. Among the texts of {glue:text}`attexp-reach-length:.0f` tokens the distance is
 # {glue:text}`attexp-reach-longest:.2f` on average, and for {glue:text}`attexp-reach-lost:.0%` of them
 # the map's brightest word is another one
-# ({numref}`fig-attention-is-not-explanation-same-output`). BERT-base has heads of 64 and reads up to
-# 512 tokens; there is a great deal more room in there.
+# ({numref}`fig-attention-is-not-explanation-same-output`). That is little, and should be said as
+# plainly as the theorem. Trained rows are peaked, so most weights are near zero, walls are near,
+# and a head of 16 features leaves a text of at most 32 tokens few dimensions. Where texts are long
+# and heads narrow beside them there is more room.
 #
 # Two things to keep straight. Our own sentence has twelve tokens, so *its* weights are determined by
 # the output, and still do not say what matters. And a measure that is a function of weights, such as
@@ -1249,14 +1266,20 @@ for name, values in share.items():
     mean = sum(values) / len(values)
     print(f"{name:14}{mean:.3f}")
     glue(f"attexp-signs-{name}", mean)
+signs = {name: sum(values) / len(values) for name, values in share.items()}
+check(
+    "signs draw no attention beyond their number",
+    signs["attention"] < signs["tokens"] + 0.05,
+)
 
 # %% [markdown]
 # Signs are {glue:text}`attexp-signs-tokens:.0%` of the tokens. They get
 # {glue:text}`attexp-signs-attention:.0%` of the attention, {glue:text}`attexp-signs-norms:.0%` of the
-# norms, {glue:text}`attexp-signs-rollout:.0%` of rollout, and carry
-# {glue:text}`attexp-signs-leave-one-out:.0%` of leave-one-out. (In this model. Of BERT,
-# {cite:t}`clark2019` report that a great deal of attention goes to separators and punctuation, and
-# {cite:t}`kobayashi2020` (§4) that the norms there are small.)
+# norms, {glue:text}`attexp-signs-rollout:.0%` of rollout, {glue:text}`attexp-signs-gradient:.0%` of
+# the gradients, and carry {glue:text}`attexp-signs-leave-one-out:.0%` of leave-one-out. So *this*
+# model does not rest its attention on signs. Of BERT, {cite:t}`clark2019` (§3.2) report that a great
+# deal of attention goes to separators and punctuation, and {cite:t}`kobayashi2020` (§4) that the
+# norms there are small. D59 below builds such a resting place.
 #
 # ### Two papers, told fairly
 #
@@ -1281,7 +1304,7 @@ for name, values in share.items():
 # :::
 #
 # What of it holds in *our* model, a Transformer and not a recurrent net? We ran their four tests.
-# Divergence between maps is Jensen–Shannon's: 0 for equal, $\ln 2 = 0.69$ for disjoint ones; only
+# Divergence between maps is Jensen–Shannon's: zero for equal maps, $\ln 2$ for disjoint ones; only
 # what [CLS] gives to words is compared.
 
 # %%
@@ -1304,7 +1327,8 @@ print("                               maps apart       answers moved")
 for name, (far, moved) in rows.items():
     far, moved = torch.as_tensor(far), torch.as_tensor(moved)
     print(
-        f"{name:29}{far.mean():.3f} ± {far.std():.3f}   {moved.mean():.3f} ± {moved.std():.3f}"
+        f"{name:29}{far.mean():.3f} ± {far.std():.3f}   {moved.mean():.3f} "
+        f"± {moved.std():.3f}"
     )
     key = name.split()[-1]
     glue(f"attexp-apart-{key}", far.mean())
@@ -1338,7 +1362,7 @@ axes[0].set(
 )
 axes[0].set_ylim(0, None)
 axes[0].legend(loc="upper left", bbox_to_anchor=(0, 1.5), ncols=1)
-for place, (name, values) in enumerate(guided.items()):
+for place, values in enumerate(guided.values()):
     axes[1].plot(values, [place] * len(values), "o", color=COLORS["value"])
 axes[1].set_yticks(range(len(guided)), list(guided))
 axes[1].invert_yaxis()
@@ -1346,10 +1370,14 @@ axes[1].set(xlabel="accuracy of the guided model")
 show_figure(
     fig,
     name="fig-attention-is-not-explanation-adversary",
-    caption="Top: how far apart two maps are, and how far apart the answers that go with them; a dot "
-    "a pair of models. Bottom: a model that sees words one by one, weighted by the maps of others.",
-    alt="Top, a scatter of moved answers over divergence of maps in three groups: pairs of seeds, "
-    "adversaries, permuted maps. Bottom, accuracies of guided models in four rows of dots.",
+    caption="Top: how far apart two maps are, and how far apart the answers "
+    "that go with them; a dot "
+    "a pair of models. Bottom: a model that sees words one by one, weighted "
+    "by the maps of others.",
+    alt="Top, a scatter of moved answers over divergence of maps in three "
+    "groups: pairs of seeds, "
+    "adversaries, permuted maps. Bottom, accuracies of guided models in "
+    "four rows of dots.",
 )
 
 # %% [markdown]
@@ -1406,7 +1434,8 @@ m = len(all_accuracy)
 sd = math.sqrt(2 * (2 * m + 5) / (9 * m * (m - 1)))
 print(
     f"over all {m} models, τ between accuracy and agreement: attention "
-    f"{across['attention']:.2f}, rollout {across['rollout']:.2f}; chance ± {sd:.2f}"
+    f"{across['attention']:.2f}, rollout {across['rollout']:.2f}; chance ± "
+    f"{sd:.2f}"
 )
 glue("attexp-models", m)
 glue("attexp-across-attention", across["attention"])
@@ -1433,9 +1462,11 @@ fig.legend(loc="outside upper center", ncols=2)
 show_figure(
     fig,
     name="fig-attention-is-not-explanation-structure",
-    caption=f"{m} trained models of five structures: accuracy, and how far raw attention of the last "
+    caption=f"{m} trained models of five structures: accuracy, and how far "
+    "raw attention of the last "
     "layer agrees with leave-one-out.",
-    alt="A scatter of agreement over accuracy for fifteen models in five groups, one marker a "
+    alt="A scatter of agreement over accuracy for fifteen models in five "
+    "groups, one marker a "
     "structure. STRUCTALT",
 )
 
@@ -1484,7 +1515,8 @@ def tokens_keep_apart(rollout):
     rolled = rollout(weights)[0]
     spread = torch.cdist(rolled, rolled, p=1).max().item() / 2
     assert spread > 1e-2, (
-        f"after 6 layers all {len(rolled)} rows are equal to within {spread:.1e}"
+        f"after 6 layers all {len(rolled)} rows are equal to within "
+        f"{spread:.1e}"
     )
     return spread
 

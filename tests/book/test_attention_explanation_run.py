@@ -11,7 +11,7 @@ from lib.teaching.word_classifier import words
 from lib.teaching.word_scores import MEASURES
 
 SCRIPT = Path(__file__).parents[2] / "book" / "experiments" / "attention_explanation.py"
-SETTINGS = {"steps": 3, "texts": 2, "d_model": 12, "adversary_weight": 1.0, "length": 14}
+SETTINGS = {"steps": 3, "texts": 2, "d_model": 24, "adversary_weight": 1.0, "length": 14}
 
 
 @pytest.fixture
