@@ -3,6 +3,16 @@
 All take a function `f` of a batch that returns one number a row, such as one class's logit.
 """
 
+from lib.interpret.attention import (
+    ablate_heads,
+    attention_norms,
+    attention_rollout,
+    equal_output_weights,
+    kendall_tau,
+    permuted_weights,
+    replace_weights,
+    uniform_weights,
+)
 from lib.interpret.deletion import deletion_curve
 from lib.interpret.gradients import (
     completeness_gap,
@@ -21,16 +31,24 @@ from lib.interpret.surrogate import Surrogate, lime, weighted_least_squares
 
 __all__ = [
     "Surrogate",
+    "ablate_heads",
+    "attention_norms",
+    "attention_rollout",
     "coalitions",
     "completeness_gap",
     "deletion_curve",
+    "equal_output_weights",
     "gradient_times_input",
     "integrated_gradients",
+    "kendall_tau",
     "kernel_shap",
     "lime",
     "permutation_shap",
+    "permuted_weights",
     "quadrature",
+    "replace_weights",
     "shapley_kernel",
     "shapley_values",
+    "uniform_weights",
     "weighted_least_squares",
 ]

@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -74,13 +75,21 @@ def words(num_labels: int = 8, *, length: int = 32, rarest: int = 5) -> Words:
 class WordClassifier(nn.Module):
     """BERT, and one linear map of its pooled [CLS] to the logits (B, classes) of the modules.
 
+    num_heads : a divisor of d_model; heads of 16 features if left out
     Attributes: `bert`, a `lib.models.bert.BERT`; `head`, an `nn.Linear`.
     """
 
-    def __init__(self, words: Words, d_model: int = 48, num_layers: int = 2) -> None:
+    def __init__(
+        self,
+        words: Words,
+        d_model: int = 48,
+        num_layers: int = 2,
+        num_heads: int | None = None,
+    ) -> None:
         super().__init__()
         vocab_size = len(words.vocabulary)
-        self.bert = BERT(small_config(vocab_size, words.length, d_model, num_layers, 0))
+        config = small_config(vocab_size, words.length, d_model, num_layers, 0)
+        self.bert = BERT(replace(config, num_heads=num_heads or config.num_heads))
         self.head = nn.Linear(d_model, len(words.names))
 
     def forward(self, input_ids: Tensor) -> Tensor:
@@ -156,18 +165,23 @@ def train(
     steps: int = 600,
     d_model: int = 48,
     num_layers: int = 2,
+    num_heads: int | None = None,
     batch: int = 32,
     learning_rate: float = 3e-3,
     hidden: float = 0.5,
     progress: Callable[[range], Iterable[int]] | None = None,
+    within: Callable[[WordClassifier], AbstractContextManager] = nullcontext,
+    loss: Callable[[WordClassifier, Tensor, Tensor], Tensor] | None = None,
 ) -> tuple[WordClassifier, float]:
     """Train one from its first weights; return it, in eval mode, and its held-out accuracy.
 
     A batch hides each word with one probability, drawn between 0 and `hidden`.
+    within : gives for the new model the `with` block in which it is trained and judged
+    loss : of model, ids and labels, in place of the cross-entropy
     """
     seed_everything(seed)
     rng = torch.Generator().manual_seed(seed)
-    model = WordClassifier(words, d_model, num_layers)
+    model = WordClassifier(words, d_model, num_layers, num_heads)
     ids = words.encode(words.data.train)
     labels = torch.tensor(words.data.train_labels)
 
@@ -176,12 +190,14 @@ def train(
         x = ids[rows][:, : int((ids[rows] != PAD).sum(1).max())]
         share = hidden * torch.rand((), generator=rng)
         away = (torch.rand(x.shape, generator=rng) < share) & (x > MASK)
-        return F.cross_entropy(model(torch.where(away, MASK, x)), labels[rows])
+        x, y = torch.where(away, MASK, x), labels[rows]
+        return F.cross_entropy(model(x), y) if loss is None else loss(model, x, y)
 
-    fit(model, batch_loss, steps=steps, learning_rate=learning_rate, progress=progress)
-    model.eval()
-    held_out = words.encode(words.data.validation).split(256)
-    with torch.no_grad():
-        said = torch.cat([model(x).argmax(-1) for x in held_out])
+    with within(model):
+        fit(model, batch_loss, steps=steps, learning_rate=learning_rate, progress=progress)
+        model.eval()
+        held_out = words.encode(words.data.validation).split(256)
+        with torch.no_grad():
+            said = torch.cat([model(x).argmax(-1) for x in held_out])
     correct = said == torch.tensor(words.data.validation_labels)
     return model, correct.double().mean().item()

@@ -375,6 +375,7 @@ UNIFORM = torch.full((2, 3, 3), 1 / 3)
             r"masks\['m'\]: expected weight 0 where it forbids, got 0.3333 from query 0 to key 1",
         ),
         ("abc", {"m": UNIFORM}, {"label": " "}, r"label: expected a text, got ' '"),
+        ("abc", {"m": UNIFORM}, {"choice": ""}, r"choice: expected a text, got ''"),
         ("abc", {"m": UNIFORM}, {"name": "A b"}, r"component name: expected .*, got 'A b'"),
     ],
 )
@@ -382,6 +383,15 @@ def test_rows_refuse_what_does_not_fit(tokens, weights, options, message):
     with pytest.raises(ValueError, match=f"^{message}$") as caught:
         AttentionRows(tokens, weights, **options)
     assert "\n" not in str(caught.value)
+
+
+def test_rows_name_the_choice_as_they_are_told():
+    shown = AttentionRows("abc", {"layer 1": UNIFORM, "layer 2": UNIFORM}, choice="Shown")
+    assert "head 0 of 2, shown layer 1" in shown.summary()
+    assert "(head 0, shown layer 1)" in shown.html()
+    assert '"choice":"Shown"' in shown.html() and "choices(choice," in shown.source()
+    assert "every token, head and shown can" in shown.html()
+    assert "mask none" in rows(mask_name="none").summary()
 
 
 def test_rows_take_what_models_give():

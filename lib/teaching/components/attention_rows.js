@@ -1,7 +1,7 @@
 // AttentionRows: the attention of a trained model, one query at a time.
 //
 // An ES module with anywidget's render({ model, el }), behind common.js. The model holds
-//   data  {label, tokens: [text], weights: {mask: [head][row][key]}, entropy: {mask: [head][row]}},
+//   data  {label, choice, tokens: [text], weights: {mask: [head][row][key]}, entropy: {mask: [head][row]}},
 //         weights and entropies in thousandths, rounded by Python as they are shown;
 //         a weight of -1, or one past a row's end, is masked
 //   row, head, mask_name  what is shown: a reader changes them here, Python from its side.
@@ -98,7 +98,7 @@ function sentence(tokens, row, index, entropy) {
 }
 
 function render({ model, el }) {
-  const { label, tokens, weights, entropy } = model.get("data");
+  const { label, choice, tokens, weights, entropy } = model.get("data");
   const n = tokens.length;
   const heads = Object.values(weights)[0].length;
   const start = Object.fromEntries(["row", "head", "mask_name"].map((k) => [k, model.get(k)]));
@@ -124,7 +124,7 @@ function render({ model, el }) {
   }
 
   const headChoice = choices("Head", "head", [...Array(heads).keys()]);
-  const maskChoice = choices("Mask", "mask_name", Object.keys(weights));
+  const maskChoice = choices(choice, "mask_name", Object.keys(weights));
   const form = make("form", {}, headChoice.set, maskChoice.set);
   form.addEventListener("submit", (event) => event.preventDefault());
 
@@ -235,7 +235,7 @@ function render({ model, el }) {
     canvas.getContext("2d").putImageData(pixels, 0, 0);
     canvas.setAttribute(
       "aria-label",
-      `All weights of head ${model.get("head")} under mask ${model.get("mask_name")} as a map, ` +
+      `All weights of head ${model.get("head")} under ${choice.toLowerCase()} ${model.get("mask_name")} as a map, ` +
         "one row for each query; the chosen row is framed.",
     );
     draw();

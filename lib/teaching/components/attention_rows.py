@@ -38,6 +38,7 @@ class AttentionRows(Component):
             Every row sums to one, or is all zeros where a query may attend to nothing.
         masks: for some or all of these names a boolean (n, n), True = may attend, as in lib.
             Without it a key that a query gives exactly zero in all heads counts as masked.
+        choice: what the names of ``weights`` are, as the reader sees it.
         label: what the reader sees as the title.
         row, head, mask_name: where to begin; by default the last token, head 0, the first mask.
         name: the id in the page; by default made from the content.
@@ -68,6 +69,7 @@ class AttentionRows(Component):
         weights: Mapping[str, Any],
         *,
         masks: Mapping[str, Any] | None = None,
+        choice: str = "Mask",
         label: str = "Attention, one query at a time",
         row: int | None = None,
         head: int = 0,
@@ -78,9 +80,10 @@ class AttentionRows(Component):
         self.tokens = _checked_tokens(tokens)
         self.weights = _checked_weights(weights, len(self.tokens))
         self.allowed = _checked_masks(masks or {}, self.weights, len(self.tokens))
-        if not isinstance(label, str) or not label.strip():
-            raise ValueError(f"label: expected a text, got {label!r}")
-        self.label = label
+        for what, text in {"label": label, "choice": choice}.items():
+            if not isinstance(text, str) or not text.strip():
+                raise ValueError(f"{what}: expected a text, got {text!r}")
+        self.label, self.choice = label, choice
 
         names = list(self.weights)
         self.row = len(self.tokens) - 1 if row is None else row
@@ -127,7 +130,7 @@ class AttentionRows(Component):
     def summary(self) -> str:
         heads = next(iter(self.weights.values())).shape[0]
         said = self.readout(self.row, self.head, self.mask_name)["sentence"]
-        where = f"head {self.head} of {heads}, mask {self.mask_name}"
+        where = f"head {self.head} of {heads}, {self.choice.lower()} {self.mask_name}"
         return f"{self.label} ({len(self.tokens)} tokens, {where}): {said}"
 
     def _sentence(self, row: int, shown: list[int], top: list[int], entropy: float) -> str:
@@ -167,6 +170,7 @@ class AttentionRows(Component):
             entropies[mask] = [[_rounded(_entropy(row)) for row in head] for head in weights]
         return {
             "label": self.label,
+            "choice": self.choice,
             "tokens": [token.translate(VISIBLE) for token in self.tokens],
             "weights": shown,
             "entropy": entropies,
@@ -174,6 +178,7 @@ class AttentionRows(Component):
 
     def _fallback(self) -> str:
         read = self.readout(self.row, self.head, self.mask_name)
+        choice = escape(self.choice.lower())
         cells = []
         for j, (token, weight) in enumerate(zip(self.tokens, read["shown"], strict=True)):
             number = "–" if weight < 0 else fixed(weight / 1000, 3).removeprefix("0")
@@ -184,10 +189,11 @@ class AttentionRows(Component):
             cells.append(f"<li><b{query}{style}>{glyph}</b><small>{number}</small></li>")
         return (
             f"{STATIC_STYLE}<p><strong>{escape(self.label)}</strong> "
-            f"(head {self.head}, mask {escape(self.mask_name)})</p>"
+            f"(head {self.head}, {choice} {escape(self.mask_name)})</p>"
             f'<ul class="ar-static">{"".join(cells)}</ul>'
             f"<p>{escape(read['sentence'])}</p>"
-            "<noscript><p>With JavaScript every token, head and mask can be chosen.</p></noscript>"
+            f"<noscript><p>With JavaScript every token, head and {choice} can be chosen.</p>"
+            "</noscript>"
         )
 
 
