@@ -1479,6 +1479,9 @@ def every_number_is_in_its_place(merge):
 catches("D11", every_number_is_in_its_place, broken=reshaped, fixed=merge_heads)
 
 # %% [markdown]
+# **Fix:** swap head and token back first: `x.transpose(1, 2).flatten(-2)`. A test on shapes passes
+# both; compare values.
+#
 # :::{admonition} Broken on purpose D11b: and so the future leaks
 # :class: broken
 # The same line undoes a causal mask. Inside each head the mask is kept; then the merge puts later
@@ -1513,8 +1516,8 @@ def the_future_stays_hidden(merge):
 catches("D11b", the_future_stays_hidden, broken=reshaped, fixed=merge_heads)
 
 # %% [markdown]
-# **Fix:** swap head and token back first: `x.transpose(1, 2).flatten(-2)`. A test on shapes passes
-# both; compare values.
+# **Fix:** the same swap. And test causality on the layer as a whole: inside each head the mask was
+# kept, so a test of heads sees nothing.
 #
 # :::{admonition} Broken on purpose D12: no output projection
 # :class: broken
