@@ -10,10 +10,12 @@ from tests.mutant_suite import suite
 from tests.mutants_folklore import FOLKLORE, by_number, lists
 
 # The counterexamples of shared/errata.md, C. There never was a D19.
-ERRATA = (
-    "D01 D02 D03 D04 D05 D06 D07 D08 D09 D09b D10 D10b D11 D11b D12 D13 D14 D15 D16 D17 D18 D20 "
-    "D21 D22 D23 D24 D25 D25b D25c D26 D27 D28 D29 D30 D31 D32 D33 D34 D35 D36 D37 D38 D39 D40 D41"
-).split()
+ERRATA = [
+    *["D01", "D02", "D03", "D04", "D05", "D06", "D07", "D08", "D09", "D09b", "D10", "D10b"],
+    *["D11", "D11b", "D12", "D13", "D14", "D15", "D16", "D17", "D18", "D20", "D21", "D22", "D23"],
+    *["D24", "D25", "D25b", "D25c", "D26", "D27", "D28", "D29", "D30", "D31", "D32", "D33", "D34"],
+    *["D35", "D36", "D37", "D38", "D39", "D40", "D41"],
+]
 
 (
     outcomes,
@@ -25,7 +27,8 @@ ERRATA = (
 
 @pytest.mark.parametrize("number", ERRATA)
 def test_every_mistake_of_the_errata_is_made_in_lib(number):
-    assert by_number().get(number), f"no list of mutants has one whose reason ends in ({number})"
+    made = number in by_number()
+    assert made, f"no list of mutants has one whose reason ends in ({number})"
 
 
 def test_no_mistake_is_made_twice():

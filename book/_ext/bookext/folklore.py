@@ -1,9 +1,9 @@
 """`{folklore}`: every mistake that a chapter makes on purpose, and every saying that it sets right.
 
-Nothing is written here by hand. A mistake is a box `Broken on purpose Dnn: …` of a chapter, with the
-`**Fix:**` behind it and the tests that caught it when the chapter ran. A saying is a row of a table
-`Said | True | Source`. A box without a fix, or one that no test caught, is a warning, and so fails
-the build.
+Nothing is written here by hand. A mistake is a box `Broken on purpose Dnn: …` of a chapter, with
+the `**Fix:**` behind it and the tests that caught it when the chapter ran. A saying is a row of a
+table `Said | True | Source`, or `What one reads | What is so`. A box without a fix, or one that no
+test caught, is a warning, and so fails the build.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 TITLE = re.compile(r"Broken on purpose (?P<id>D\d\d[a-z]?): ")
 TEST = re.compile(r"tests/[\w/]+\.py(?:::\w+)+")
-HEAD = ["Said", "True", "Source"]
+HEADS = (["Said", "True", "Source"], ["What one reads", "What is so"])
 CAUGHT = re.compile(
     r'\s*<div class="caught" data-label="(?P<label>[^"]*)">'
     r'<p class="caught-symptom">✗ (?P=label), broken: (?P<symptom>.*?)</p>'
@@ -74,10 +74,10 @@ class Box:
 class Saying:
     """A row of a table `Said | True | Source`."""
 
+    anchor: str
     claim: list[nodes.Node]
     truth: list[nodes.Node]
-    source: list[nodes.Node]
-    anchor: str
+    source: list[nodes.Node] = field(default_factory=list)
 
 
 @dataclass
@@ -182,17 +182,17 @@ def read_boxes(document: nodes.document, docname: str) -> list[Box]:
 
 
 def read_sayings(document: nodes.document) -> list[Saying]:
-    """The rows of every table `Said | True | Source`; each row gets an id."""
+    """The rows of every table with such a head, in their order; each row gets an id."""
     sayings: list[Saying] = []
     for table in document.findall(nodes.table):
         head, *rows = table.findall(nodes.row)
-        if [cell.astext() for cell in head] != HEAD:
+        if [cell.astext() for cell in head] not in HEADS:
             continue
         for row in rows:
             anchor = f"said-{len(sayings) + 1}"
             row["ids"] = [anchor]
             cells = [[part for block in cell for part in block.children] for cell in row]
-            sayings.append(Saying(*map(detached, cells), anchor))
+            sayings.append(Saying(anchor, *map(detached, cells)))
     return sayings
 
 
@@ -253,8 +253,8 @@ class WriteFolklore(SphinxPostTransform):
             return [nodes.paragraph(text="No chapter with a mistake in it is whole yet.")]
         boxes = sum(len(found.boxes) for _, found in chapters)
         sayings = sum(len(found.sayings) for _, found in chapters)
-        total = f"{boxes} mistakes made on purpose, and {sayings} sayings set right, chapter by chapter:"
-        contents = nodes.paragraph("", f"{total} ", classes=["folklore-contents"])
+        total = f"{boxes} mistakes made on purpose and {sayings} sayings set right, by chapter: "
+        contents = nodes.paragraph("", total, classes=["folklore-contents"])
         parts: list[nodes.Node] = [contents]
         for docname, found in chapters:
             number = f"{chapter_number(docname)}"
@@ -279,13 +279,14 @@ class WriteFolklore(SphinxPostTransform):
 
     def box(self, docname: str, box: Box) -> nodes.Node:
         claim = [nodes.strong("", box.number), nodes.Text(" "), *box.claim]
-        facts = [("Fix", [nodes.paragraph("", "", *detached(box.fix))])]
+        facts = []
         for caught in box.caught:
             symptom = nodes.paragraph("", caught.symptom, classes=["caught-symptom"])
             facts.append(("Symptom", [symptom]))
             facts.append(("Test", [nodes.paragraph("", "", nodes.literal("", caught.test))]))
         for test in box.named:
             facts.append(("Test", [nodes.paragraph("", "", nodes.literal("", test))]))
+        facts.append(("Fix", [nodes.paragraph("", "", *detached(box.fix))]))
         if box.sources:
             cited = nodes.paragraph()
             for source in detached(box.sources):
@@ -295,10 +296,9 @@ class WriteFolklore(SphinxPostTransform):
         return self.entry("folklore-box", self.link(docname, box.anchor, claim), facts)
 
     def saying(self, docname: str, saying: Saying) -> nodes.Node:
-        facts = [
-            ("True", [nodes.paragraph("", "", *detached(saying.truth))]),
-            ("Source", [nodes.paragraph("", "", *detached(saying.source))]),
-        ]
+        facts = [("True", [nodes.paragraph("", "", *detached(saying.truth))])]
+        if saying.source:
+            facts.append(("Source", [nodes.paragraph("", "", *detached(saying.source))]))
         claim = [nodes.strong("", "Said"), nodes.Text(" "), *saying.claim]
         return self.entry("folklore-saying", self.link(docname, saying.anchor, claim), facts)
 
