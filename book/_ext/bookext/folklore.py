@@ -253,7 +253,7 @@ class WriteFolklore(SphinxPostTransform):
             return [nodes.paragraph(text="No chapter with a mistake in it is whole yet.")]
         boxes = sum(len(found.boxes) for _, found in chapters)
         sayings = sum(len(found.sayings) for _, found in chapters)
-        total = f"{boxes} mistakes made on purpose and {sayings} sayings set right, by chapter: "
+        total = f"Mistakes made on purpose: {boxes}. Sayings set right: {sayings}. Chapters: "
         contents = nodes.paragraph("", total, classes=["folklore-contents"])
         parts: list[nodes.Node] = [contents]
         for docname, found in chapters:
