@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from html import unescape
+from itertools import groupby
 
 from docutils import nodes
 from sphinx import addnodes
@@ -280,10 +281,10 @@ class WriteFolklore(SphinxPostTransform):
     def box(self, docname: str, box: Box) -> nodes.Node:
         claim = [nodes.strong("", box.number), nodes.Text(" "), *box.claim]
         facts = []
-        for caught in box.caught:
-            symptom = nodes.paragraph("", caught.symptom, classes=["caught-symptom"])
-            facts.append(("Symptom", [symptom]))
-            facts.append(("Test", [nodes.paragraph("", "", nodes.literal("", caught.test))]))
+        for test, caught in groupby(box.caught, key=lambda caught: caught.test):
+            symptoms = [nodes.paragraph("", c.symptom, classes=["caught-symptom"]) for c in caught]
+            facts.append(("Symptom", symptoms))
+            facts.append(("Test", [nodes.paragraph("", "", nodes.literal("", test))]))
         for test in box.named:
             facts.append(("Test", [nodes.paragraph("", "", nodes.literal("", test))]))
         facts.append(("Fix", [nodes.paragraph("", "", *detached(box.fix))]))
