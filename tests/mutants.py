@@ -18,6 +18,7 @@ where everything fails, everything would "die".
 
 import gc
 import importlib
+import importlib.machinery
 import importlib.util
 import json
 import multiprocessing
@@ -644,16 +645,27 @@ class _FirstFailure:
             self.name = report.nodeid
 
 
+class _Mutated(importlib.machinery.SourceFileLoader):
+    """Loads a module from a source that no file holds, and is asked for it before all others."""
+
+    def __init__(self, name: str, path: str, source: str) -> None:
+        super().__init__(name, str(ROOT / path))
+        self.source = source
+
+    def find_spec(self, name: str, path=None, target=None):
+        if name != self.name:
+            return None
+        return importlib.util.spec_from_file_location(name, self.path, loader=self)
+
+    def get_code(self, fullname: str):
+        return compile(self.source, self.path, "exec")
+
+
 def _install(path: str, source: str) -> None:
     """Make importing the module of this path give this source, whoever imports it."""
     name = path.removesuffix(".py").replace("/", ".")
-    spec = importlib.util.spec_from_file_location(name, ROOT / path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    parent, _, child = name.rpartition(".")
-    if parent:
-        setattr(importlib.import_module(parent), child, module)
-    exec(compile(source, path, "exec"), module.__dict__)
+    sys.meta_path.insert(0, _Mutated(name, path, source))
+    importlib.import_module(name)
 
 
 def _run_tests(path: str, source: str, tests: list[str], answer, log: Path) -> None:

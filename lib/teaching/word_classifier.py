@@ -22,9 +22,11 @@ from lib.models.bert import BERT
 from lib.teaching.pretraining import small_config
 from lib.training import fit, seed_everything
 
-__all__ = ["CLS", "MASK", "PAD", "WordClassifier", "Words", "train", "words"]
+__all__ = ["CLS", "MASK", "PAD", "SENTENCE", "WordClassifier", "Words", "train", "words"]
 
 PAD, CLS, MASK = range(3)
+# What all chapters explain: held out, no word unknown, and short enough for all 2¹¹ coalitions.
+SENTENCE = "Run the callback unless it has already been called or cancelled"
 _WORDS = re.compile(r"\w+|…|[^\w\s]")
 
 
@@ -95,11 +97,9 @@ class WordClassifier(nn.Module):
 
         Of the ids only their padding counts. ValueError if the shapes do not belong together.
         """
-        if vectors.shape[:-1] != input_ids.shape:
-            raise ValueError(
-                f"vectors: expected {(*input_ids.shape, self.head.in_features)}, "
-                f"got {tuple(vectors.shape)}"
-            )
+        expected = (*input_ids.shape, self.head.in_features)
+        if vectors.shape != expected:
+            raise ValueError(f"vectors: expected {expected}, got {tuple(vectors.shape)}")
         table = self.bert.encoder.embeddings.word
         handle = table.register_forward_hook(lambda module, args, output: vectors)
         try:
