@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 
 ATTENTION = "lib/attention.py"
+COMPRESSION = "lib/compression.py"
+GRADIENTS = "lib/interpret/gradients.py"
 LAYERS = "lib/layers.py"
 POSITIONS = "lib/positions.py"
 BERT = "lib/models/bert.py"
@@ -180,6 +182,25 @@ FOLKLORE = [
         "    return sdpa_flop_count(query, key, value) // query[-2]\n",
         "a budget in proportion: attention counted as if it grew with n, not n² (D32)",
         "tests/teaching/test_measure.py::TestFlops::test_the_fused_kernel_counts_as_the_formula",
+    ),
+    # making smaller, looking inside
+    (
+        COMPRESSION,
+        "    pruned = copy.deepcopy(module)\n    pruned.num_heads = len(kept)\n",
+        "    pruned = copy.deepcopy(module)\n"
+        "    gone = torch.ones(module.output_projection.in_features)\n"
+        "    gone[rows] = 0\n"
+        "    pruned.output_projection.weight.data[:, gone.bool()] = 0\n"
+        "    return pruned\n",
+        "heads that are set to zero and not removed: nothing gets smaller (D35)",
+        "tests/test_compression.py::TestHeads::test_rows_and_columns_are_really_gone",
+    ),
+    (
+        GRADIENTS,
+        "points = start + alpha.view(-1, 1, *one) * (x - start)",
+        "points = x.expand(len(alpha), *x.shape)",
+        "the gradient at the input alone, which is 0 where a unit is saturated (D36)",
+        "tests/interpret/test_gradients.py::TestIntegratedGradients::test_saturation",
     ),
 ]
 
