@@ -68,6 +68,7 @@ def test_a_box_has_its_claim_its_fix_and_what_caught_it():
         shown,
         output("D09, wide", "a variance of 3 &lt; 4", "has_unit_variance"),
         fix(nodes.Text(" divide by "), nodes.math("", "d"), nodes.Text(". And test.")),
+        nodes.paragraph(text="More on this."),
     )
     (found,) = read_boxes(tree, CHAPTER)
     assert (found.number, found.anchor, found.docname) == ("D09", "broken-d09", CHAPTER)
@@ -190,6 +191,8 @@ def test_what_is_collected_can_be_kept_between_builds():
     import pickle
 
     tree = document(box(), fix(nodes.Text(" a "), cited("a2017")), output("D09", "s", "t"))
+    for node in tree.findall():  # as in a document that was parsed
+        node.document = tree
     found = read_boxes(tree, CHAPTER)
     assert all(n.document is None for n in (*found[0].fix, *found[0].sources, *found[0].claim))
     (again,) = pickle.loads(pickle.dumps(found))

@@ -65,7 +65,11 @@ SAYINGS = [
     ("ELECTRA", 13, "“ELECTRA adds a task to BERT.” | It replaces BERT's tasks"),
     ("DistilBERT", 14, "“DistilBERT changes BERT's connections.” | It is a training procedure"),
     ("zeros make it smaller", 15, "Broken on purpose D35: "),
-    ("new structures explain", 19, ""),
+    (
+        "new structures explain",
+        19,
+        "“New structures are (or are not) interpretable.” | No such law",
+    ),
 ]
 
 
@@ -100,5 +104,4 @@ def test_there_are_as_many_sayings_as_in_the_errata():
     ("chapter", "words"), [row[1:] for row in SAYINGS], ids=[f"{n}-{c}" for n, c, _ in SAYINGS]
 )
 def test_a_saying_is_set_right(chapter, words):
-    assert words, "no words are known yet"
     assert words in source(chapter)
