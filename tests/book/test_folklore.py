@@ -68,7 +68,7 @@ SAYINGS = [
     (
         "new structures explain",
         19,
-        "“New structures are (or are not) interpretable.” | No such law",
+        "“New structures are (or are not) interpretable.” | No such",
     ),
 ]
 

@@ -118,14 +118,15 @@ def folklore_of(env: BuildEnvironment) -> dict[str, Collected]:
 
 
 def detached(parts: Sequence[nodes.Node]) -> list[nodes.Node]:
-    """Copies that belong to no document and carry no name or id of the one that they come from."""
+    """Copies that carry no name or id of the document that they come from.
+
+    They do not hold on to it either, as Sphinx has `copy` leave it out.
+    """
     copies = [part.deepcopy() for part in parts]
     for copy in copies:
-        for node in copy.findall():
-            node.document = None
-            if isinstance(node, nodes.Element):
-                for key in ("ids", "names", "dupnames", "backrefs"):
-                    node.attributes[key] = []
+        for node in copy.findall(nodes.Element):
+            for key in ("ids", "names", "dupnames", "backrefs"):
+                node.attributes[key] = []
     return copies
 
 
