@@ -119,7 +119,6 @@ check("words differ in length", bool(variance(lengths) > 0))
 # precision both terms are large, and their difference is mostly rounding.
 # :::
 
-
 # %%
 def by_moments(values):
     return (values**2).mean(-1) - values.mean(-1) ** 2
@@ -148,7 +147,8 @@ ax.legend()
 show_figure(
     fig,
     name="fig-slug-here-cancellation",
-    caption="The error of two ways to compute one variance, in single precision.",
+    caption="The error of two ways to compute one variance, in single "
+    "precision.",
     alt="Two curves of error over the mean of the numbers, on logarithmic "
     "axes. That of the difference of moments climbs steadily; that of the "
     "mean square stays low.",
@@ -172,7 +172,6 @@ show_figure(
 # By which power of the variance do numbers have to be divided?
 # ```
 
-
 # %% tags=["exercise-stub"]
 def scores(values):
     raise NotImplementedError
@@ -187,7 +186,6 @@ grade("ex-slug_here-scores", scores)
 # ```{solution-start} ex-slug_here-scores
 # :class: dropdown
 # ```
-
 
 # %% tags=["solution"]
 def scores(values):

@@ -413,7 +413,9 @@ def citations(chapter: Chapter) -> Iterator[str]:
     bibliography = (chapter.root / "book" / "references.bib").read_text("utf8")
     known = set(re.findall(r"^@\w+\{\s*([^,\s]+)", bibliography, re.MULTILINE))
     cited = [
-        key.strip() for keys in roles(chapter.text, "cite(?::[a-z]+)?") for key in keys.split(",")
+        key.strip()
+        for keys in roles(chapter.text, "cite(?::[a-z]+)?")
+        for key in keys.split(",")
     ]
     for key in sorted(set(cited) - known):
         yield f"{{cite}}`{key}` is not in book/references.bib"
@@ -476,12 +478,8 @@ def exercises(chapter: Chapter) -> Iterator[str]:
                 label, part = option[1] if option else "", "exercise"
                 order.append(label)
                 blocks[label] = {
-                    "exercise": [],
-                    "exercise text": "",
-                    "solution": [],
-                    "solution text": "",
-                    "section": section,
-                    "folded": False,
+                    "exercise": [], "exercise text": "", "solution": [], "solution text": "",
+                    "section": section, "folded": False,
                 }
             elif kind == "solution-start":
                 label, part = mark["argument"].strip(), "solution"

@@ -59,15 +59,11 @@ def with_glued(path: Path) -> nbformat.NotebookNode:
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--executed",
-        type=Path,
-        default=ROOT / "_build" / "jupyter_execute" / "chapters",
+        "--executed", type=Path, default=ROOT / "_build" / "jupyter_execute" / "chapters",
         help="the folder with the executed notebooks",
     )
     parser.add_argument(
-        "--work",
-        type=Path,
-        default=ROOT / "_build" / "reproduce",
+        "--work", type=Path, default=ROOT / "_build" / "reproduce",
         help="the folder that is emptied and holds the copies, which run there",
     )
     parser.add_argument("--jobs", type=int, default=1, help="how many notebooks run at a time")
@@ -90,26 +86,15 @@ def main(arguments: list[str]) -> int:
         copies.append(options.work / path.name)
         nbformat.write(with_glued(path), copies[-1])
     command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        f"--rootdir={ROOT}",
-        "-c",
-        ROOT / "pyproject.toml",
-        "--nbval",
-        "--nbval-sanitize-with",
-        ROOT / "tests" / "reproduce_sanitize.cfg",
-        "-p",
-        "no:cacheprovider",
-        "-n",
-        options.jobs,
-        "--dist",
-        "loadfile",
-        *copies,
+        sys.executable, "-m", "pytest", f"--rootdir={ROOT}", "-c", ROOT / "pyproject.toml",
+        "--nbval", "--nbval-sanitize-with", ROOT / "tests" / "reproduce_sanitize.cfg",
+        "-p", "no:cacheprovider", "-n", options.jobs, "--dist", "loadfile", *copies,
     ]
     environment = dict(
         os.environ,
-        PYTHONPATH=os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        PYTHONPATH=os.pathsep.join(
+            [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        ),
         OMP_NUM_THREADS="1",
         EXECUTABLE_TRANSFORMER_STATIC="1",
     )
