@@ -1376,6 +1376,15 @@ AttentionRows(list(sentence), {"causal": shown}, name="multi-head-rows")
 # {glue:text}`multi-head-different-tops:.1f` different favourite keys on average.
 
 # %% [markdown]
+# ## Folklore, set right
+#
+# | Said | True | Source |
+# |---|---|---|
+# | “Q, K and V are each a multi-head sub-layer.” | Each head has three matrices, and that is all. A second map before them adds parameters and no function, D07. | {cite:t}`vaswani2017` (§3.2.2) |
+# | “The heads are projected through a ReLU, and their weights are summed.” | The projections are linear. The *outputs* of the heads are concatenated, and then comes $W^O$: D12 and D13. | {cite:t}`vaswani2017` (§3.2.2) |
+# | “Choose two to eight heads.” | The base model has 8, the big one 16; BERT has 12 or 16, the largest GPT-3 has 96. With $d$ fixed, more heads are narrower heads, and the number of parameters stays. | {cite:t}`vaswani2017` (Table 3); {cite:t}`devlin2019` (§3); {cite:t}`brown2020` (Table 2.1) |
+
+# %% [markdown]
 # ## Broken on purpose
 #
 # Six mistakes from code and tutorials in circulation. Each box makes the mistake and shows its
@@ -1479,6 +1488,9 @@ def every_number_is_in_its_place(merge):
 catches("D11", every_number_is_in_its_place, broken=reshaped, fixed=merge_heads)
 
 # %% [markdown]
+# **Fix:** swap head and token back first: `x.transpose(1, 2).flatten(-2)`. A test on shapes passes
+# both; compare values.
+#
 # :::{admonition} Broken on purpose D11b: and so the future leaks
 # :class: broken
 # The same line undoes a causal mask. Inside each head the mask is kept; then the merge puts later
@@ -1513,8 +1525,8 @@ def the_future_stays_hidden(merge):
 catches("D11b", the_future_stays_hidden, broken=reshaped, fixed=merge_heads)
 
 # %% [markdown]
-# **Fix:** swap head and token back first: `x.transpose(1, 2).flatten(-2)`. A test on shapes passes
-# both; compare values.
+# **Fix:** the same swap. And test causality on the layer as a whole: inside each head the mask was
+# kept, so a test of heads sees nothing.
 #
 # :::{admonition} Broken on purpose D12: no output projection
 # :class: broken

@@ -1276,15 +1276,12 @@ show_figure(
 # GELU activations” ({cite:t}`shazeer2020`, abstract).
 # :::
 #
-# :::{admonition} Folklore, set right
-# :class: remark
-# *“BERT uses ReLU, and Swish is proven better in BERT.”* BERT uses GELU ({cite:t}`devlin2019`,
-# appendix A.2), as GPT did before. The paper that named Swish, {cite:t}`ramachandran2017`, is a
-# year older than BERT and could not have tested it.
+# ### Folklore, set right
 #
-# *“GELU is proven better in the Transformer.”* In the T5 experiment above it was not. The paper that
-# introduced it, {cite:t}`hendrycks2016`, first appeared a year before there was a Transformer.
-# :::
+# | Said | True | Source |
+# |---|---|---|
+# | “BERT uses ReLU, and Swish is proven better in BERT.” | BERT uses GELU, as GPT did before. The paper that named Swish is a year older than BERT and could not have tested it. | {cite:t}`devlin2019` (appendix A.2); {cite:t}`ramachandran2017` |
+# | “GELU is proven better in the Transformer.” | In the pre-training of T5 it was not: 1.679, against 1.677 with ReLU. The paper that introduced it first appeared a year before there was a Transformer. | {cite:t}`shazeer2020` (Table 1); {cite:t}`hendrycks2016` |
 #
 # ### Inside the trained model
 #

@@ -170,16 +170,13 @@ show_figure(
 # with maximum likelihood rather than being trained adversarially to fool the discriminator.”
 # :::
 #
-# :::{admonition} Our remark: three things said of ELECTRA
-# :class: remark
-# *“It adds a task to BERT.”* It replaces BERT's tasks: the model that is kept is never trained to
-# guess a hidden word, and there is no next-sentence prediction. *“It is a GAN.”* The generator
-# never hears of the discriminator; step 5 shows that no gradient can reach it. *“The discriminator
-# says 1 for real.”* In the paper, yes: $D = \sigma(w^\top h)$ is the probability that a token is
-# original {cite}`clark2020` (§2). The released checkpoints have it the other way round: label 1
-# and a positive logit mean *replaced*, as in this book and its library. So $D = \sigma(-z)$. The
-# loss is the same; a sign that is mixed up is not.
-# :::
+# Three things are often said of ELECTRA, and are wrong, or half true.
+#
+# | Said | True | Source |
+# |---|---|---|
+# | “ELECTRA adds a task to BERT.” | It replaces BERT's tasks: the model that is kept is never trained to guess a hidden word, and there is no next-sentence prediction. What it gains is quality for the same compute. | {cite:t}`clark2020` (§2, §3) |
+# | “ELECTRA is a GAN.” | The generator never hears of the discriminator; step 5 shows that no gradient can reach it. | {cite:t}`clark2020` (§2) |
+# | “The discriminator says 1 for real.” | In the paper, yes: $D = \sigma(w^\top h)$ is the probability that a token is original. The released checkpoints have it the other way round: label 1 and a positive logit $z$ mean *replaced*, as in this book and its library. So $D = \sigma(-z)$. The loss is the same; a sign that is mixed up is not. | {cite:t}`clark2020` (§2) |
 
 # %% [markdown]
 # ## Derivation

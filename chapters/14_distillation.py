@@ -1249,6 +1249,13 @@ check(
 # two numbers are the paper's, and were not measured here.
 
 # %% [markdown]
+# ## Folklore, set right
+#
+# | Said | True | Source |
+# |---|---|---|
+# | “DistilBERT changes BERT's connections.” | It is a training procedure. The layers are BERT's, six of twelve; segment vectors and pooler are gone. {glue:text}`distillation-distilbert-millions:.1f` million parameters are left of {glue:text}`distillation-bert-millions:.1f`. | {cite:t}`sanh2019` (§2, §3) |
+
+# %% [markdown]
 # ## Broken on purpose
 #
 # Four mistakes from code in circulation. Each box makes the mistake, shows its symptom as a number,

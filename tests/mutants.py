@@ -41,6 +41,7 @@ FORK = multiprocessing.get_context("fork")
 FAMILIES = ("bert", "distilbert", "electra", "gpt2", "longformer", "marian", "t5", "vit")
 HEAVY = {
     "tests/models/": [f"transformers.models.{name}.modeling_{name}" for name in FAMILIES],
+    "tests/teaching/": ["IPython.display", "matplotlib.pyplot"],
     "tests/test_data.py": ["datasets", "sklearn.datasets"],
 }
 

@@ -577,6 +577,8 @@ def broken_boxes(chapter: Chapter) -> Iterator[str]:
             yield f"“{title}” lacks `:class: broken`"
         if not cells:
             yield f"“{title}” runs no code"
+        if "**Fix:**" not in text:
+            yield f"“{title}” has no `**Fix:**`"
         # a label may come from a loop's table, so any text in a cell that calls `catches` counts
         caught = [
             string

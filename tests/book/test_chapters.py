@@ -106,6 +106,7 @@ DAMAGE = [
     ("broken_boxes", "Broken on purpose D00:", "Broken:", "no box is titled"),
     ("broken_boxes", "Broken on purpose D00:", "Broken on purpose:", "is not titled"),
     ("broken_boxes", ":class: broken", ":class: note", "lacks `:class: broken`"),
+    ("broken_boxes", "**Fix:**", "Fix:", "has no `**Fix:**`"),
     ("broken_boxes", 'catches("D00"', 'print("D00"', "call catches('D00', …)"),
     ("broken_boxes", 'catches("D00"', 'catches("D01"', "call catches('D00', …)"),
     (

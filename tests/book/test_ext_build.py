@@ -34,6 +34,7 @@ parts:
     chapters:
       - file: book/map
       - file: book/ledger
+      - file: book/folklore
       - file: book/bibliography
 """
 
@@ -56,6 +57,13 @@ def check(label, error=None, allowed="1e-12"):
 def grade(label, state, words):
     html = f'<p class="grade grade-{state}" data-label="{label}">✓ {label}: {words}</p>'
     display({"text/plain": f"✓ {label}: {words}", "text/html": html}, raw=True)
+
+
+def catches(label, symptom, test):
+    html = f'<div class="caught" data-label="{label}">'
+    html += f'<p class="caught-symptom">✗ {label}, broken: {escape(symptom)}</p>'
+    html += f'<p class="caught-test">✓ <code>{test}</code> catches it, and passes once fixed</p>'
+    display({"text/plain": f"✗ {label}", "text/html": html + "</div>"}, raw=True)
 
 
 def figure(name, caption, alt):
@@ -106,7 +114,7 @@ raise_nothing = True
 
 # %% tags=["remove-input"]
 from lib.attention import double
-from lib.show import check, figure, glue, grade
+from lib.show import catches, check, figure, glue, grade
 
 # %% [markdown]
 # ## The scale
@@ -135,6 +143,23 @@ figure("fig-attention-line", "A line, $x$ < 1.", "A straight line from corner to
 #
 # ```{{lib-source}} lib.attention.double
 # ```
+#
+# | Said | True | Source |
+# |---|---|---|
+# | “It is *not* $x$.” | It is, {{eq}}`eq-attention-scale`. | {{cite:t}}`vaswani2017` (§3.2.1) |
+#
+# ## Broken on purpose
+#
+# :::{{admonition}} Broken on purpose D09: no scaling by $\\sqrt{{d}}$
+# :class: broken
+# It was not divided {{cite}}`vaswani2017`.
+# :::
+
+# %%
+catches("D09", "a variance of 5 > 4", "has_unit_variance")
+
+# %% [markdown]
+# **Fix:** divide, by {{eq}}`eq-attention-scale`; {{glue:text}}`twice:.1f` times.
 #
 # ## Exercises
 #
@@ -336,6 +361,21 @@ def test_the_header_says_what_a_reader_asks_first(built):
     assert '<meta name="description" content="Why is x = x?" />' in page
 
 
+def test_the_page_of_folklore_has_each_mistake_and_each_saying(built):
+    text, page = built.text("book/folklore"), built.html("book/folklore")
+    assert "Mistakes made on purpose: 1. Sayings set right: 1. Chapters: 2" in text
+    assert "D09 no scaling by \\(\\sqrt{d}\\)" in text
+    assert "Symptoma variance of 5 > 4 Testhas_unit_variance FixDivide, by (2.2); 42.0 ti" in text
+    assert "“It is not \\(x\\).” TrueIt is, (2.2). SourceVaswani et al. (2017) (§3.2.1)" in text
+    assert "SourceVaswani et al. (2017)" in text.partition("Said")[0]
+    assert "mathjax" in page.lower()
+    chapter = built.html("chapters/02_attention")
+    for anchor in ("broken-d09", "said-1"):
+        assert f'href="../chapters/02_attention.html#{anchor}"' in page
+        assert chapter.count(f'id="{anchor}"') == 1
+    assert 'href="../chapters/02_attention.html#equation-eq-attention-scale"' in page
+
+
 def test_the_map_links_what_is_whole_and_says_what_is_planned(built):
     page = built.html("book/map")
     assert page.count('class="chapter-whole"') == 2
@@ -442,6 +482,7 @@ def test_a_number_that_moves_moves_in_other_chapters_too(built):
         assert result.code == 0, result.log
         assert "Compare (2.3) in the chapter before" in built.text("chapters/07_encoder_decoder")
         assert "(2.3)" in built.text("book/ledger")
+        assert "Divide, by (2.3)" in built.text("book/folklore")
 
 
 SEVENTH, SECOND = "chapters/07_encoder_decoder.py", "chapters/02_attention.py"
@@ -472,6 +513,18 @@ MISTAKES = [
         "# Compare {eq}`eq-attention-scale`",
         "# Compare {abbr}`x (y)` and {download}`../book/index.md` with {eq}`eq-attention-scale`",
         ["no rule for the role {download} in a notebook"],
+    ),
+    (
+        SECOND,
+        "**Fix:** divide",
+        "We divide",
+        ["the box “Broken on purpose D09” has no paragraph with **Fix:**"],
+    ),
+    (
+        SECOND,
+        'catches("D09"',
+        'catches("D08"',
+        ["the box “Broken on purpose D09” is caught by no test: call catches('D09', …)"],
     ),
     (
         SECOND,

@@ -226,6 +226,19 @@ def test_both_directions_are_read(model):
         assert ((model(other)[0] - want).abs().amax(-1) > 1e-3).all()
 
 
+def test_the_two_sides_interact(model):
+    """D27: in two one-way models no word on the left changes what one on the right adds."""
+    ids = parity.batch(V)["input_ids"][:1]
+
+    def hidden(left, right):
+        other = ids.clone()
+        other[0, 0], other[0, N - 1] = (ids[0, 0] + left) % V, (ids[0, N - 1] + right) % V
+        return model.encode(other)[0, N // 2]
+
+    mixed = hidden(1, 1) - hidden(1, 0) - hidden(0, 1) + hidden(0, 0)
+    assert mixed.abs().max() > 1e-3
+
+
 def test_logits_of_some_positions_are_those_of_all(model):
     ids = parity.batch(V)["input_ids"]
     hidden = model.encode(ids)

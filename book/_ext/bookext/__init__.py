@@ -4,6 +4,7 @@ config      the environment of the kernels, the execution cache, MathJax without
 numbering   a chapter's number is the number in its file's name
 outputs     `check`, `show_figure` and `grade` outputs become links, figures and notes
 ledger      the table of every numbered equation and the check that ran on it
+folklore    `{folklore}`: every mistake made on purpose and every saying set right, by chapter
 header      what every chapter says below its title: question, goals, minutes, buttons
 libsource   `{lib-source}`: a function shown from its file, never retyped
 chaptermap  `{chapter-map}`, from plan.yml
@@ -23,6 +24,7 @@ from . import (
     citations,
     config,
     export,
+    folklore,
     header,
     ledger,
     libsource,
@@ -37,6 +39,7 @@ MODULES = (
     numbering,
     outputs,
     ledger,
+    folklore,
     header,
     libsource,
     chaptermap,
@@ -51,4 +54,4 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     for module in MODULES:
         module.setup(app)
     # Raise when the data that the extension keeps in Sphinx's environment changes its shape.
-    return {"version": "1", "env_version": 1, "parallel_read_safe": True}
+    return {"version": "1", "env_version": 2, "parallel_read_safe": True}

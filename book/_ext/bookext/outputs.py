@@ -66,7 +66,7 @@ def checks_of(env: BuildEnvironment) -> dict[str, list[Check]]:
     return env.bookext_checks
 
 
-def _html_outputs(document: nodes.document) -> Iterator[tuple[nodes.container, str]]:
+def html_outputs(document: nodes.document) -> Iterator[tuple[nodes.container, str]]:
     """Each output with an HTML form: its mime bundle and that HTML."""
     for bundle in list(document.findall(nodes.container)):
         if bundle.get("nb_element") != "mime_bundle":
@@ -100,7 +100,7 @@ class Outputs(SphinxTransform):
     def apply(self, **_) -> None:
         docname = self.env.docname
         checks_of(self.env).pop(docname, None)
-        for bundle, html in _html_outputs(self.document):
+        for bundle, html in html_outputs(self.document):
             start = html.lstrip()
             if start.startswith('<p class="check"'):
                 self.check(bundle, _Paragraph(start))
