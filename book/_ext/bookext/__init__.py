@@ -8,6 +8,10 @@ header      what every chapter says below its title: question, goals, minutes, b
 libsource   `{lib-source}`: a function shown from its file, never retyped
 chaptermap  `{chapter-map}`, from plan.yml
 modelcard   `{model-card}`: a family of models, from its code and the recorded parity run
+notation    `{notation}`: every symbol of the chapters, and what the code calls it
+glossary    `{terms}`: the glossary, from glossary.yml; terms are found in the chapters
+generalindex `{general-index}`: where terms and functions stand, by section
+component   `{component}`: a component of lib on a page that is not executed
 citations   author-year labels, each source linked to its DOI or arXiv page
 theme       the theme mended: icons, accessibility, no request to anyone else
 export      the executed notebooks, in plain Markdown, for download and Colab
