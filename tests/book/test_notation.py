@@ -1,4 +1,4 @@
-"""The page of symbols: none of the chapters' is missing, none contradicts, and the code has each."""
+"""The page of symbols: none of a chapter's is missing, none contradicts, and the code has each."""
 
 from __future__ import annotations
 

@@ -9,8 +9,8 @@ libsource   `{lib-source}`: a function shown from its file, never retyped
 chaptermap  `{chapter-map}`, from plan.yml
 modelcard   `{model-card}`: a family of models, from its code and the recorded parity run
 notation    `{notation}`: every symbol of the chapters, and what the code calls it
-glossary    `{terms}`: the glossary, from glossary.yml; terms are found in the chapters
-generalindex `{general-index}`: where terms and functions stand, by section
+glossary    `{terms}`: the glossary, from glossary.yml
+generalindex  `{general-index}`: where the chapters speak of terms and functions
 component   `{component}`: a component of lib on a page that is not executed
 citations   author-year labels, each source linked to its DOI or arXiv page
 theme       the theme mended: icons, accessibility, no request to anyone else
@@ -25,12 +25,16 @@ from sphinx.util.typing import ExtensionMetadata
 from . import (
     chaptermap,
     citations,
+    component,
     config,
     export,
+    generalindex,
+    glossary,
     header,
     ledger,
     libsource,
     modelcard,
+    notation,
     numbering,
     outputs,
     theme,
@@ -45,6 +49,10 @@ MODULES = (
     libsource,
     chaptermap,
     modelcard,
+    notation,
+    glossary,
+    generalindex,
+    component,
     citations,
     theme,
     export,
@@ -55,4 +63,4 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     for module in MODULES:
         module.setup(app)
     # Raise when the data that the extension keeps in Sphinx's environment changes its shape.
-    return {"version": "1", "env_version": 1, "parallel_read_safe": True}
+    return {"version": "1", "env_version": 2, "parallel_read_safe": True}

@@ -146,7 +146,9 @@ def named(table: list[Symbol], names: dict[str, Any]) -> Iterator[tuple[Symbol, 
         if symbol.shared != ("meaning" in entry) and "as" not in entry:
             needs = "a meaning of its own" if symbol.shared else "no meaning: the table has it"
             raise ValueError(f"{NAMES}, {chapter}, {symbol.latex}: expected {needs}")
-        changes = {key: entry[key] for key in ("meaning", "shape", "equation", "code") if key in entry}
+        changes = {
+            key: entry[key] for key in ("meaning", "shape", "equation", "code") if key in entry
+        }
         yield replace(symbol, **changes), entry.get("as")
 
 
