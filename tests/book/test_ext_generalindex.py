@@ -25,27 +25,36 @@ def chapter(**sections: list[nodes.Node] | str) -> nodes.document:
     return document
 
 
+OTHER = "chapters/03_multi_head"
+
+
 def test_a_term_leads_to_the_section_that_uses_it_most():
     document = chapter(first="A mask.", second="Masks, a mask, the mask.", third="mask mask mask")
-    assert list(find_terms(document, DOCNAME, [MASK, Term("cell", 2, "")])) == [
-        Place("mask", DOCNAME, "second", "second", main=True)
+    assert list(find_terms(document, OTHER, [MASK, Term("cell", 2, "")])) == [
+        Place("mask", OTHER, "second", "second")
+    ]
+
+
+def test_where_it_is_explained_a_term_leads_to_the_first_section_that_uses_it():
+    document = chapter(zero="x", first="A mask.", second="Masks, a mask, the mask.")
+    assert list(find_terms(document, DOCNAME, [MASK])) == [
+        Place("mask", DOCNAME, "first", "first", main=True)
     ]
 
 
 def test_a_chapter_that_only_mentions_a_term_is_left_out():
-    other = "chapters/03_multi_head"
-    assert list(find_terms(chapter(first="mask mask"), other, [MASK])) == []
-    assert list(find_terms(chapter(first="mask mask mask"), other, [MASK])) == [
-        Place("mask", other, "first", "first")
+    assert list(find_terms(chapter(first="mask mask"), OTHER, [MASK])) == []
+    assert list(find_terms(chapter(first="mask mask mask"), OTHER, [MASK])) == [
+        Place("mask", OTHER, "first", "first")
     ]
     assert len(list(find_terms(chapter(first="mask"), DOCNAME, [MASK]))) == 1
 
 
 def test_exercises_and_summary_say_it_again():
     document = chapter(first="mask", exercises="mask mask mask")
-    assert next(find_terms(document, DOCNAME, [MASK])).section == "first"
+    assert next(find_terms(document, OTHER, [MASK])).section == "first"
     document = chapter(first="none", exercises="mask mask mask")
-    assert next(find_terms(document, DOCNAME, [MASK])).section == "exercises"
+    assert next(find_terms(document, OTHER, [MASK])).section == "exercises"
 
 
 def test_code_and_formulas_are_not_read():
@@ -65,7 +74,9 @@ def test_shown_code_and_marks_of_the_author_are_listed():
             ("pair", "loop; turnstile", "index-1", "", None),
         ]
     )
-    found = list(find_marks(chapter(first="x", second=[shown, marks]), DOCNAME))
+    helper = nodes.container("", ids=["source-lib-attention-check"])
+    helper["lib_source"] = "lib.attention._check"
+    found = list(find_marks(chapter(first="x", second=[shown, helper, marks]), DOCNAME))
     anchor = "source-lib-attention-causal-mask"
     assert found == [
         Place("lib.attention.causal_mask", DOCNAME, "second", anchor, code=True),

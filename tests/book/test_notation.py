@@ -251,6 +251,17 @@ def test_symbols_stand_in_the_order_of_the_alphabet():
     ]
 
 
+def test_a_name_breaks_where_its_parts_end():
+    html = notation.breakable("layers.FeedForward(d_ff)").astext()
+    assert ">layers<wbr>.FeedForward<wbr>(d_<wbr>ff)</code>" in html
+
+
+def test_a_chapter_that_is_not_listed_is_refused(small):
+    (small / "chapters" / "03_c.py").write_text(CHAPTER, "utf8")
+    with pytest.raises(ValueError, match="expected the symbols of 03_c, got none"):
+        notation.all_symbols(small, ["01_a", "03_c"])
+
+
 def test_no_cell_of_the_page_breaks_its_table():
     text = notation.notation_text(ROOT, CHAPTERS)
     rows = [line for line in text.splitlines() if line.startswith("| ")]

@@ -1,8 +1,9 @@
 """`{general-index}`: where the chapters speak of each term, by the numbers of their sections.
 
-A chapter writes nothing for it. A term of the glossary is listed with the section of each chapter
-that uses it most, and a function of lib with the section that shows its code. What a chapter marks
-with Sphinx's own `{index}` comes on top.
+A chapter writes nothing for it. A term of the glossary is listed with one section of each chapter:
+of the chapter that explains it the first that uses it, of others the one that uses it most. A
+function of lib is listed with the section that shows its code. What a chapter marks with Sphinx's
+own `{index}` comes on top.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def words_of(node: nodes.Node) -> str:
 
 
 def find_terms(doctree: nodes.document, docname: str, terms: list[Term]) -> Iterator[Place]:
-    """For each term that the chapter uses, the section that uses it most."""
+    """For each term that the chapter uses, the section that it leads to."""
     sections = sections_of(doctree)
     texts = [words_of(section) for section in sections]
     again = [section.next_node(nodes.title).astext().startswith(REPEATS) for section in sections]
@@ -99,7 +100,8 @@ def find_terms(doctree: nodes.document, docname: str, terms: list[Term]) -> Iter
             continue
         first = [0 if skip and any(counts) else n for n, skip in zip(counts, again, strict=True)]
         counts = first if any(first) else counts
-        anchor = sections[counts.index(max(counts))]["ids"][0]
+        best = next(i for i, n in enumerate(counts) if n) if main else counts.index(max(counts))
+        anchor = sections[best]["ids"][0]
         yield Place(term.term, docname, anchor, anchor, main=main)
 
 
@@ -109,6 +111,8 @@ def find_marks(doctree: nodes.document, docname: str) -> Iterator[Place]:
         anchor = section["ids"][0]
         for node in section.findall():
             if isinstance(node, nodes.container) and "lib_source" in node:
+                if node["lib_source"].rpartition(".")[2].startswith("_"):
+                    continue  # a helper, of no use to a caller
                 yield Place(node["lib_source"], docname, anchor, node["ids"][0], code=True)
             elif isinstance(node, addnodes.index):
                 for kind, value, target, main, _ in node["entries"]:
@@ -155,11 +159,11 @@ def shown(place: Place) -> str:
 
 def order(place: Place) -> tuple[str, bool, str]:
     plain = unicodedata.normalize("NFKD", shown(place)).casefold()
-    return re.sub(r"[^\w ]", " ", plain), place.code, place.entry
+    return re.sub(r"[^\w]", " ", plain.replace("_", " ")), place.code, place.entry
 
 
 def letter(place: Place) -> str:
-    first = order(place)[0].lstrip(" _")[:1].upper()
+    first = order(place)[0].lstrip()[:1].upper()
     return first if first.isalpha() else "0–9"
 
 

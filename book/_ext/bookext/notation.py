@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from html import escape
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 from docutils import nodes
-from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -44,7 +44,9 @@ class Symbol:
     @property
     def order(self) -> tuple[int, int, str, int, str, str]:
         """Latin letters, then Greek ones; a letter's capital first; what hangs on it last."""
-        bare = re.sub(r"\\(hat|tilde|bar|mathbf|operatorname|text|mathcal)\b", "", self.latex)
+        bare = re.sub(
+            r"\\(hat|widehat|tilde|bar|mathbf|operatorname|text|mathcal)\b", "", self.latex
+        )
         bare = bare.replace("{", "").replace("}", "")
         if (match := re.match(r"\\(\w+?)(?=_|\b)", bare)) and match[1].lower() in GREEK:
             place = GREEK.index(match[1].lower())
@@ -157,6 +159,8 @@ def all_symbols(root: Path, chapters: Collection[str]) -> list[Symbol]:
     names = read_names(root)
     found: dict[tuple[str, str], Symbol] = {}
     for chapter in sorted(chapters):
+        if chapter not in names:
+            raise ValueError(f"{NAMES}: expected the symbols of {chapter}, got none")
         for symbol, same in named(table_of(source(root, chapter), chapter), names[chapter]):
             if same is None or same not in chapters:
                 found[chapter, symbol.latex] = symbol
@@ -214,8 +218,6 @@ def notation_text(root: Path, chapters: Collection[str]) -> str:
 class Notation(SphinxDirective):
     """The symbols of all chapters of this book."""
 
-    option_spec: ClassVar = {"class": directives.class_option}
-
     def run(self) -> list[nodes.Node]:
         root = Path(self.env.app.srcdir)
         documents = [name for name in self.env.found_docs if name.startswith("chapters/")]
@@ -224,9 +226,21 @@ class Notation(SphinxDirective):
         chapters = [name.removeprefix("chapters/") for name in documents]
         try:
             text = notation_text(root, chapters)
-        except (ValueError, KeyError) as error:
+        except ValueError as error:
             raise self.error(f"notation: {error}") from error
-        return self.parse_text_to_nodes(text, allow_section_headings=True)
+        parsed = self.parse_text_to_nodes(text, allow_section_headings=True)
+        for node in parsed:
+            for table in node.findall(nodes.table):
+                table["classes"].append("notation")
+                for name in list(table.findall(nodes.literal)):
+                    name.replace_self(breakable(name.astext()))
+        return parsed
+
+
+def breakable(name: str) -> nodes.raw:
+    """A dotted name that a narrow column breaks where its parts end."""
+    html = re.sub(r"(?=[.(])|(?<=_)", "<wbr>", escape(name))
+    return nodes.raw("", f'<code class="docutils literal notranslate">{html}</code>', format="html")
 
 
 def setup(app: Sphinx) -> None:
