@@ -10,9 +10,10 @@ from pathlib import Path
 import yaml
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 from sphinx.util.docutils import SphinxDirective
 
-from .book import read_plan
+from .book import chapter_number, read_plan
 
 GLOSSARY = "book/glossary.yml"
 
@@ -60,6 +61,19 @@ def glossary_text(root: Path, found: Collection[str]) -> str:
     return "\n".join([*lines, "```", ""])
 
 
+def note_listing(env: BuildEnvironment) -> None:
+    """The page that is being read lists what the whole chapters have."""
+    env.bookext_listings = {*getattr(env, "bookext_listings", ()), env.docname}
+
+
+def reread_listings(
+    app: Sphinx, env: BuildEnvironment, added: set[str], changed: set[str], removed: set[str]
+) -> list[str]:
+    """When a chapter joins or leaves the book, pages that list what chapters have are read anew."""
+    moved = any(chapter_number(name) is not None for name in added | removed)
+    return sorted(getattr(env, "bookext_listings", set()) & env.found_docs) if moved else []
+
+
 class Terms(SphinxDirective):
     """The glossary."""
 
@@ -67,8 +81,10 @@ class Terms(SphinxDirective):
         root = Path(self.env.app.srcdir)
         self.env.note_dependency(GLOSSARY)
         self.env.note_dependency("book/plan.yml")
+        note_listing(self.env)
         return self.parse_text_to_nodes(glossary_text(root, self.env.found_docs))
 
 
 def setup(app: Sphinx) -> None:
     app.add_directive("terms", Terms)
+    app.connect("env-get-outdated", reread_listings)

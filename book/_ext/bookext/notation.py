@@ -19,6 +19,8 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+from .glossary import note_listing
+
 NAMES = "book/notation.yml"
 HEAD = re.compile(r"# \| symbol \| shape \| meaning \|\n# \|[-|]+\|\n((?:# \|.*\n)+)")
 LABELLED = re.compile(r"^# \$\$\n((?:#.*\n)+?)# \$\$ \(([\w-]+)\)$", re.MULTILINE)
@@ -223,6 +225,7 @@ class Notation(SphinxDirective):
         documents = [name for name in self.env.found_docs if name.startswith("chapters/")]
         for path in (NAMES, *(f"{name}.py" for name in documents)):
             self.env.note_dependency(path)
+        note_listing(self.env)
         chapters = [name.removeprefix("chapters/") for name in documents]
         try:
             text = notation_text(root, chapters)
