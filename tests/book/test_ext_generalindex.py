@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from docutils import nodes
 from docutils.utils import new_document
 from sphinx import addnodes
 
-from book._ext.bookext.generalindex import Place, by_letter, find_marks, find_terms, words_of
+from book._ext.bookext.generalindex import Place, by_letter, find_marks, find_terms, shown, words_of
 from book._ext.bookext.glossary import Term
 
 DOCNAME = "chapters/02_attention"
@@ -43,17 +44,17 @@ def test_where_it_is_explained_a_term_leads_to_the_first_section_that_uses_it():
 
 
 def test_a_chapter_that_only_mentions_a_term_is_left_out():
-    assert list(find_terms(chapter(first="mask mask"), OTHER, [MASK])) == []
-    assert list(find_terms(chapter(first="mask mask mask"), OTHER, [MASK])) == [
+    assert list(find_terms(chapter(first="mask mask mask mask"), OTHER, [MASK])) == []
+    assert list(find_terms(chapter(first="mask mask mask mask mask"), OTHER, [MASK])) == [
         Place("mask", OTHER, "first", "first")
     ]
     assert len(list(find_terms(chapter(first="mask"), DOCNAME, [MASK]))) == 1
 
 
 def test_exercises_and_summary_say_it_again():
-    document = chapter(first="mask", exercises="mask mask mask")
+    document = chapter(first="mask", exercises="mask mask mask mask mask")
     assert next(find_terms(document, OTHER, [MASK])).section == "first"
-    document = chapter(first="none", exercises="mask mask mask")
+    document = chapter(first="none", exercises="mask mask mask mask mask")
     assert next(find_terms(document, OTHER, [MASK])).section == "exercises"
 
 
@@ -90,6 +91,19 @@ def test_a_mark_of_another_kind_is_a_warning(caplog):
     marks = addnodes.index(entries=[("see", "a; b", "index-0", "", None)])
     assert list(find_marks(chapter(first=[marks]), DOCNAME)) == []
     assert "expected an entry of kind single or pair, got 'see'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("entry", "code", "name"),
+    [
+        ("lib.attention.causal_mask", True, "causal_mask"),
+        ("lib.layers.EncoderLayer.forward", True, "EncoderLayer.forward"),
+        ("lib.layers.EncoderLayer", True, "EncoderLayer"),
+        ("St. Petersburg", False, "St. Petersburg"),
+    ],
+)
+def test_a_method_is_listed_with_its_class(entry, code, name):
+    assert shown(Place(entry, DOCNAME, "s", "s", code=code)) == name
 
 
 def test_entries_stand_in_the_order_of_the_alphabet_and_the_main_place_first():

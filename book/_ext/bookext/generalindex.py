@@ -29,7 +29,7 @@ from .glossary import GLOSSARY, Term, read_terms
 
 logger = logging.getLogger(__name__)
 
-ENOUGH = 3  # a chapter that uses a term fewer times only mentions it
+ENOUGH = 5  # a chapter that uses a term fewer times only mentions it
 REPEATS = ("Exercises", "Summary", "Sources")  # sections that say again what others have said
 SILENT = (nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, nodes.raw)
 SILENT = (*SILENT, nodes.comment, nodes.pending, addnodes.pending_xref)
@@ -153,8 +153,11 @@ def merge(app: Sphinx, env: BuildEnvironment, docnames: set[str], other: BuildEn
 
 
 def shown(place: Place) -> str:
-    """How an entry is called: a function without its module."""
-    return place.entry.rpartition(".")[2] if place.code else place.entry
+    """How an entry is called: a function without its module, a method with its class."""
+    if not place.code:
+        return place.entry
+    *_, owner, name = ["", *place.entry.split(".")]
+    return f"{owner}.{name}" if owner[:1].isupper() else name
 
 
 def order(place: Place) -> tuple[str, bool, str]:

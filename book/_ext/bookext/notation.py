@@ -226,18 +226,23 @@ class Notation(SphinxDirective):
         for path in (NAMES, *(f"{name}.py" for name in documents)):
             self.env.note_dependency(path)
         note_listing(self.env)
+        self.env.temp_data["bookext_notation"] = True
         chapters = [name.removeprefix("chapters/") for name in documents]
         try:
             text = notation_text(root, chapters)
         except ValueError as error:
             raise self.error(f"notation: {error}") from error
-        parsed = self.parse_text_to_nodes(text, allow_section_headings=True)
-        for node in parsed:
-            for table in node.findall(nodes.table):
-                table["classes"].append("notation")
-                for name in list(table.findall(nodes.literal)):
-                    name.replace_self(breakable(name.astext()))
-        return parsed
+        return self.parse_text_to_nodes(text, allow_section_headings=True)
+
+
+def narrow(app: Sphinx, doctree: nodes.document) -> None:
+    """Let the tables fit: headings stand beside the directive, so this sees the whole page."""
+    if not app.env.temp_data.get("bookext_notation"):
+        return
+    for table in doctree.findall(nodes.table):
+        table["classes"].append("notation")
+        for name in list(table.findall(nodes.literal)):
+            name.replace_self(breakable(name.astext()))
 
 
 def breakable(name: str) -> nodes.raw:
@@ -248,3 +253,4 @@ def breakable(name: str) -> nodes.raw:
 
 def setup(app: Sphinx) -> None:
     app.add_directive("notation", Notation)
+    app.connect("doctree-read", narrow)
