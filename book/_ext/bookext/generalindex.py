@@ -33,6 +33,7 @@ ENOUGH = 5  # a chapter that uses a term fewer times only mentions it
 REPEATS = ("Exercises", "Summary", "Sources")  # sections that say again what others have said
 SILENT = (nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, nodes.raw)
 SILENT = (*SILENT, nodes.comment, nodes.pending, addnodes.pending_xref)
+SILENT = (*SILENT, nodes.problematic, nodes.system_message)
 
 
 @dataclass(frozen=True)

@@ -189,12 +189,12 @@ def sizes(root: Path, chapters: Collection[str]) -> list[Symbol]:
 
 
 def chapter_link(chapter: str) -> str:
-    return f"[chapter {int(chapter[:2])}](/chapters/{chapter}.py)"
+    return f"[{int(chapter[:2])}](/chapters/{chapter}.py)"
 
 
 def row(root: Path, symbol: Symbol, *, shape: bool) -> str:
     label = symbol.equation or equation_with(source(root, symbol.chapter), symbol.latex)
-    use = chapter_link(symbol.chapter) + (f", {{eq}}`{label}`" if label else "")
+    use = chapter_link(symbol.chapter) + (f" {{eq}}`{label}`" if label else "")
     if symbol.also:
         use += "; also " + ", ".join(map(chapter_link, symbol.also))
     code = ", ".join(f"`{name}`" for name in symbol.code) or "–"
@@ -204,14 +204,14 @@ def row(root: Path, symbol: Symbol, *, shape: bool) -> str:
 
 def notation_text(root: Path, chapters: Collection[str]) -> str:
     """Both tables as MyST."""
-    text = ["## Sizes", "", "| size | meaning | in code | first use |", "|---|---|---|---|"]
+    text = ["## Sizes", "", "| size | meaning | in code | chapter |", "|---|---|---|---|"]
     text += [row(root, size, shape=False) for size in sizes(root, chapters)]
     groups = {"Latin letters": [], "Greek letters": []}
     for symbol in all_symbols(root, chapters):
         groups["Greek letters" if symbol.order[0] == 2 else "Latin letters"].append(symbol)
     for title, symbols in groups.items():
         if symbols:
-            text += ["", f"## {title}", "", "| symbol | meaning | shape | in code | first use |"]
+            text += ["", f"## {title}", "", "| symbol | meaning | shape | in code | chapter |"]
             text += ["|---|---|---|---|---|"]
             text += [row(root, symbol, shape=True) for symbol in symbols]
     return "\n".join(text) + "\n"
