@@ -53,6 +53,11 @@ double = torch.float64
 # \operatorname{Var}(x) = \frac{1}{n} \sum_{i=1}^{n} (x_i - \bar x)^2 .
 # $$ (def-slug-here-variance)
 #
+# | symbol | shape | meaning |
+# |---|---|---|
+# | $x$ | $n$ | the numbers |
+# | $\bar x$ | a number | their mean |
+#
 # A definition carries a `def-` label. Whatever is claimed carries an `eq-` label, and is checked.
 
 # %% [markdown]

@@ -24,7 +24,8 @@ Next:
   1. Replace the stand-in formula, module, exercise and prose by yours, a section at a time.
   2. Run the chapter: .venv/bin/python -m pytest --nbval chapters/{name}.py
      See which of the book's rules it breaks: make lint
-  3. When it is whole, write its line into book/_toc.yml, and run make test."""
+  3. When it is whole, list its symbols in book/notation.yml, write its line into book/_toc.yml,
+     and run make test."""
 
 
 def planned(name: str) -> tuple[str, str]:

@@ -310,6 +310,7 @@ def test_authors_are_named_as_a_reader_would():
     assert citations.names(entry("Jain, S.", "Wallace, B.")) == "Jain and Wallace"
     assert citations.names(entry("Vaswani, A.", "Shazeer, N.", "Parmar, N.")) == "Vaswani et al."
     assert citations.names(entry("van den Oord, A.")) == "van den Oord"
+    assert citations.names(entry('Hyv{\\"a}rinen, A.', "{D}upont, B.")) == "Hyvärinen and Dupont"
 
 
 @pytest.mark.parametrize(

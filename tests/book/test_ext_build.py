@@ -15,6 +15,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from pybtex.database import parse_file
+
+from book._ext.bookext.citations import source_url
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,6 +38,8 @@ parts:
       - file: book/map
       - file: book/ledger
       - file: book/folklore
+      - file: book/glossary
+      - file: book/general_index
       - file: book/bibliography
 """
 
@@ -87,6 +92,18 @@ def double(x):
     return 2 * x
 '''
 
+COMPONENTS = '''\
+"""A component without its script."""
+
+
+class TemperatureSoftmax:
+    def __init__(self, *, label, **options):
+        self.label = label
+
+    def html(self):
+        return f'<div class="component">{self.label}, live</div>'
+'''
+
 HEADER = """\
 # ---
 # jupyter:
@@ -120,6 +137,7 @@ from lib.show import catches, check, figure, glue, grade
 # ## The scale
 #
 # After {{cite}}`vaswani2017`, by {{eq}}`eq-attention-scale` and {{numref}}`fig-attention-line`.
+# A query at the {{index}}`turnstile` knows no `softmax`.
 #
 # $$
 # a = b
@@ -274,17 +292,19 @@ def book(tmp_path_factory) -> MiniBook:
     shutil.copyfile(ROOT / "_config.yml", root / "_config.yml")
     index = (ROOT / "book" / "index.md").read_text("utf8")  # with what this small book has
     index = index.replace("01_from_recurrence", "07_encoder_decoder").replace("cards.md", "map.md")
+    index = index.replace("notation.md", "map.md")
     files = {
         "book/_toc.yml": TOC,
         "book/index.md": index,
         "lib/__init__.py": "",
         "lib/attention.py": ATTENTION,
         "lib/show.py": SHOW,
+        "lib/teaching/components/__init__.py": COMPONENTS,
         "chapters/02_attention.py": CHAPTER_2,
         "chapters/07_encoder_decoder.py": CHAPTER_7,
     }
     for name, text in files.items():
-        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).parent.mkdir(exist_ok=True, parents=True)
         (root / name).write_text(text, "utf8")
     return MiniBook(root)
 
@@ -382,6 +402,49 @@ def test_the_map_links_what_is_whole_and_says_what_is_planned(built):
     assert page.count('class="chapter-planned"') == 20
     assert 'href="../chapters/02_attention.html"' in page
     assert re.search(r"[\d.]+ (s|min) · one CPU core", built.text("book/map"))
+
+
+def test_the_glossary_has_the_terms_of_the_chapters_that_are_there(built):
+    page = built.html("book/glossary")
+    assert 'id="term-query"' in page
+    assert 'id="term-decoder"' in page
+    assert 'id="term-ReLU"' not in page  # of chapter 5
+    assert re.search(r"compared with every key\. Chapter 2\.", built.text("book/glossary"))
+    assert page.count('href="../chapters/02_attention.html">') > 10
+
+
+def test_the_index_leads_to_sections_by_their_numbers(built):
+    text = built.text("book/general_index")
+    assert re.search(r"D# double 2\.1 .*Q# query 2\.1 .*T# turnstile 2\.1\b", text), text
+    assert "softmax 2" not in text  # it is code
+    page = built.html("book/general_index")
+    assert 'href="glossary.html#term-query"' in page
+    assert '<strong><a class="index-place' in page
+    assert 'href="../chapters/02_attention.html#the-scale" title="' in page
+    assert 'href="../chapters/02_attention.html#source-lib-attention-double"' in page
+    assert 'href="../chapters/02_attention.html#index-0"' in page
+    assert 'href="#letter-q"' in page and 'id="letter-q"' in page
+
+
+def test_a_term_that_comes_to_a_chapter_comes_to_the_index(built):
+    with built.edited("chapters/02_attention.py", "A query at", "A query and a key at"):
+        result = built.build()
+        assert result.code == 0, result.log
+        assert "K# key 2.1 Q# query 2.1" in built.text("book/general_index")
+
+
+def test_a_component_stands_on_a_page_that_is_not_executed(built):
+    assert '<div class="component">Why attention divides by √d, live</div>' in built.html(
+        "book/index"
+    )
+
+
+def test_each_source_of_the_bibliography_has_one_link(built):
+    sources = parse_file(str(ROOT / "book" / "references.bib"), "bibtex").entries
+    page = built.html("book/bibliography")
+    entries = re.findall(r'<div class="citation".*?</div>', page, re.DOTALL)
+    links = [re.findall(r'href="(https:[^"]+)"', entry) for entry in entries]
+    assert sorted(links) == sorted([source_url(source)] for source in sources.values())
 
 
 def test_code_of_lib_is_shown_with_its_lines(built):
@@ -531,6 +594,12 @@ MISTAKES = [
         "lib.attention.double",
         "lib.attention.triple",
         ["lib/attention.py defines no 'triple'"],
+    ),
+    (
+        "book/index.md",
+        "\nTemperatureSoftmax(",
+        "\nSoftmax(",
+        ["NameError: name 'Softmax' is not defined"],
     ),
     (
         SECOND,

@@ -9,6 +9,10 @@ header      what every chapter says below its title: question, goals, minutes, b
 libsource   `{lib-source}`: a function shown from its file, never retyped
 chaptermap  `{chapter-map}`, from plan.yml
 modelcard   `{model-card}`: a family of models, from its code and the recorded parity run
+notation    `{notation}`: every symbol of the chapters, and what the code calls it
+glossary    `{terms}`: the glossary, from glossary.yml
+generalindex  `{general-index}`: where the chapters speak of terms and functions
+component   `{component}`: a component of lib on a page that is not executed
 citations   author-year labels, each source linked to its DOI or arXiv page
 theme       the theme mended: icons, accessibility, no request to anyone else
 export      the executed notebooks, in plain Markdown, for download and Colab
@@ -22,13 +26,17 @@ from sphinx.util.typing import ExtensionMetadata
 from . import (
     chaptermap,
     citations,
+    component,
     config,
     export,
     folklore,
+    generalindex,
+    glossary,
     header,
     ledger,
     libsource,
     modelcard,
+    notation,
     numbering,
     outputs,
     theme,
@@ -44,6 +52,10 @@ MODULES = (
     libsource,
     chaptermap,
     modelcard,
+    notation,
+    glossary,
+    generalindex,
+    component,
     citations,
     theme,
     export,

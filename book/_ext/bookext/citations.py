@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import sphinxcontrib.bibtex.plugin
 from pybtex.database import Entry
 from pybtex.plugin import register_plugin
+from pybtex.richtext import Text
 from pybtex.style.formatting.unsrt import Style as UnsrtStyle
 from pybtex.style.labels import BaseLabelStyle
 from pybtex.style.sorting.author_year_title import SortingStyle
@@ -18,7 +19,7 @@ from sphinxcontrib.bibtex.style.referencing.author_year import AuthorYearReferen
 def names(entry: Entry) -> str:
     """`Vaswani et al.`, `Jain and Wallace`."""
     last = [" ".join([*person.prelast_names, *person.last_names]) for person in authors(entry)]
-    last = [name.replace("{", "").replace("}", "") for name in last]
+    last = [str(Text.from_latex(name)) for name in last]
     if not last:
         return entry.fields.get("organization", entry.key)
     if len(last) > 2:

@@ -103,6 +103,7 @@ class LibSource(SphinxDirective):
         self.set_source_info(block)
         wrapper = container_wrapper(self, block, source.caption)
         wrapper["classes"].append("lib-source")
+        wrapper["lib_source"] = dotted  # for the index
         wrapper["ids"].append(nodes.make_id(f"source-{dotted}"))
         return [wrapper]
 
