@@ -1059,10 +1059,10 @@ for what, attempt in {
 # The library's tests compare it with Captum, PyTorch's package for attributions: at equal nodes the
 # two agree to the last digit that Captum's weights have, which are rounded to single precision. On
 # {glue:text}`ig-captum-texts:.0f` texts of the model below, in single precision, no share differed
-# in a single bit, and Captum took {glue:text}`ig-captum-time:.1f` times as long (recorded run
-# below). One rule differs on purpose. With $m$ nodes there are $m - 1$
-# trapezoids, and the weights that we found in Captum are multiples of $\frac1m$: they sum to $1 -
-# \frac1m$, and by this rule its attributions are too small by that factor. Completeness finds it at
+# in a single bit, and Captum took {glue:text}`ig-captum-time:.1f` times as long (the recorded run
+# below). One rule differs on purpose. With $m$ nodes there are $m - 1$ trapezoids, and the weights
+# that we found in Captum are multiples of $\frac1m$: they sum to $1 - \frac1m$, and by this rule
+# its attributions are too small by that factor. Completeness finds it at
 # once. Captum's own default is Gauss.
 # :::
 #
