@@ -110,8 +110,8 @@ double = torch.float64
 # $$ (def-integrated-gradients-saturated)
 #
 # which rises with $x$ up to $1$ and then stays there. At $x = 2$ with baseline $0$ the answer has
-# moved from $0$ to $1$, and there is only one input that can have moved it. But the gradient at $x
-# = 2$ is zero. {numref}`fig-integrated-gradients-saturation` shows where it went: all that $x$ has
+# moved from $0$ to $1$, and there is only one input that can have moved it. But the gradient
+# at $x = 2$ is zero. {numref}`fig-integrated-gradients-saturation` shows where it went: all that $x$ has
 # contributed, it contributed on the first half of the way.
 
 # %%
@@ -654,8 +654,8 @@ check("a staircase treats equals unequally", unequal, [0.0, 1.0], atol=1e-6)
 # there are $2m$ numbers to choose. Let $P_m$ be the polynomial of degree $m$ that is orthogonal on
 # $[0, 1]$ to all polynomials of lower degree (Legendre's), and let the nodes be its zeros. The
 # weights are chosen such that the sum is exact up to degree $m - 1$: $m$ linear equations for $m$
-# weights. Now take any polynomial $p$ of degree up to $2m - 1$, and divide it by $P_m$: $p = q\,P_m
-# + r$, with $q$ and $r$ of degree $m - 1$ at most. The integral of $q\,P_m$ is zero, as $P_m$ is
+# weights. Now take any polynomial $p$ of degree up to $2m - 1$, and divide it by $P_m$:
+# $p = q\,P_m + r$, with $q$ and $r$ of degree $m - 1$ at most. The integral of $q\,P_m$ is zero, as $P_m$ is
 # orthogonal to $q$. At the nodes $q\,P_m$ is zero, as $P_m$ is. Hence
 #
 # $$
@@ -893,7 +893,8 @@ CurveExplorer(
 # ### Step 8. From numbers to words
 #
 # A text enters a Transformer as a row of ids, and an id is a name and not a quantity: halfway
-# between two ids stands some third word, or none (box D53). The first thing in the model that can be changed a little is the *word vector*. So let
+# between two ids stands some third word, or none (box D53). The first thing in the model that can be
+# changed a little is the *word vector*. So let
 # $x$ be the $n \times d$ matrix of word vectors, $f$ all that comes after the word table, and give a
 # word the sum over its features:
 #
@@ -1280,7 +1281,7 @@ glue("ig-models", len(models))
 glue("ig-texts", settings["texts"])
 captum = measured["captum"]
 check(
-    "equal to Captum's, bit for bit", captum["largest_difference"], 0.0, atol=0
+    "bit for bit what Captum gives", captum["largest_difference"], 0.0, atol=0
 )
 glue("ig-captum-texts", settings["texts_for_steps"])
 glue("ig-captum-time", captum["time_ratio"])
