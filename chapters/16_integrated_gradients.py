@@ -1348,10 +1348,10 @@ show_figure(
     name="fig-integrated-gradients-gap",
     caption="The completeness gap of a real model over the number of nodes, from "
     "[MASK], in double precision: medians over texts; bands span the models. "
-    "BERT is smooth, and Gauss keeps its lead.",
+    "BERT is smooth: from 32 nodes on Gauss leads.",
     alt="A log-log chart of four falling curves over 4 to 64 nodes. Left falls "
     "slowly, midpoint and trapezoid faster and in parallel, and Gauss plunges "
-    "far below the others after 8 nodes.",
+    "far below the others after 16 nodes.",
 )
 
 # %% [markdown]
@@ -1529,9 +1529,9 @@ show_figure(
     caption="The deletion test: the mean probability of the class named as words "
     "leave, the highest share first. A dot is a model, a bar the mean; further "
     "left is better. Left, words are hidden; right, they are cut out.",
-    alt="Two charts of dots, one line for each of eight methods and random "
-    "order. Random lies furthest right in both, leave one out and integrated "
-    "gradients from MASK furthest left.",
+    alt="Two charts of dots, one line for each of seven methods and random "
+    "order. In both, the four of integrated gradients lie furthest left, then "
+    "leave one out, then gradient times input, and random far right.",
 )
 
 # %% [markdown]
