@@ -1407,7 +1407,7 @@ glue("ig-rank-most", most_rank)
 glue("ig-height-zero", heights["zero"][0])
 glue("ig-seeds-mask", np.mean(between["IG, [MASK]"]))
 glue("ig-seeds-gradient", np.mean(between["gradient × input"]))
-check("baselines change the word at the top", max(same) < 0.9)
+check("baselines change the word at the top", max(same) < 0.8)
 for name in ig:
     check(
         f"{name}: two models agree more than by gradient × input",
@@ -1418,7 +1418,7 @@ for name in ig:
 # **How much the baseline changes.** Two baselines name the same word as the most important one in
 # {glue:text}`ig-same-top-least:.0%` to {glue:text}`ig-same-top-most:.0%` of the texts, whichever two
 # of the four they are; the rankings correlate with {glue:text}`ig-rank-least:.2f` to
-# {glue:text}`ig-rank-most:.2f`. So in a good third of the texts “the most important word” is decided
+# {glue:text}`ig-rank-most:.2f`. So for many texts “the most important word” is decided
 # by a choice that most reports don't mention. The sentence above was an extreme case in one respect:
 # over all texts the median logit of zero vectors is only {glue:text}`ig-height-zero:.2f` of the
 # text's. The text has to be looked at, each time.
@@ -1899,8 +1899,8 @@ grade("ex-integrated_gradients-staircase", staircase)
 #   {eq}`eq-integrated-gradients-kink`.
 # - Of a text, attribute word vectors and sum over features {eq}`eq-integrated-gradients-word`: the
 #   sum does not depend on the basis {eq}`eq-integrated-gradients-basis`. Never ids.
-# - The baseline is half of the question: in a good third of our held-out texts, another baseline
-#   puts another word at the top. Padding's vector is untrained, and no baseline at all.
+# - The baseline is half of the question: in more than a fifth of our held-out texts, any other of
+#   the four puts another word at the top. Padding's vector is untrained, and no baseline at all.
 # - On held-out texts, for every model that we trained, the words that integrated gradients ranks
 #   first are those whose loss costs most, before gradient times input, and far before chance.
 #
