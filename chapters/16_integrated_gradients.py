@@ -110,8 +110,8 @@ double = torch.float64
 # $$ (def-integrated-gradients-saturated)
 #
 # which rises with $x$ up to $1$ and then stays there. At $x = 2$ with baseline $0$ the answer has
-# moved from $0$ to $1$, and there is only one input that can have moved it. But the gradient at $x
-# = 2$ is zero. {numref}`fig-integrated-gradients-saturation` shows where it went: all that $x$ has
+# moved from $0$ to $1$, and there is only one input that can have moved it. But the gradient
+# at $x = 2$ is zero. {numref}`fig-integrated-gradients-saturation` shows where it went: all that $x$ has
 # contributed, it contributed on the first half of the way.
 
 # %%
@@ -654,8 +654,8 @@ check("a staircase treats equals unequally", unequal, [0.0, 1.0], atol=1e-6)
 # there are $2m$ numbers to choose. Let $P_m$ be the polynomial of degree $m$ that is orthogonal on
 # $[0, 1]$ to all polynomials of lower degree (Legendre's), and let the nodes be its zeros. The
 # weights are chosen such that the sum is exact up to degree $m - 1$: $m$ linear equations for $m$
-# weights. Now take any polynomial $p$ of degree up to $2m - 1$, and divide it by $P_m$: $p = q\,P_m
-# + r$, with $q$ and $r$ of degree $m - 1$ at most. The integral of $q\,P_m$ is zero, as $P_m$ is
+# weights. Now take any polynomial $p$ of degree up to $2m - 1$, and divide it by $P_m$:
+# $p = q\,P_m + r$, with $q$ and $r$ of degree $m - 1$ at most. The integral of $q\,P_m$ is zero, as $P_m$ is
 # orthogonal to $q$. At the nodes $q\,P_m$ is zero, as $P_m$ is. Hence
 #
 # $$
@@ -893,7 +893,8 @@ CurveExplorer(
 # ### Step 8. From numbers to words
 #
 # A text enters a Transformer as a row of ids, and an id is a name and not a quantity: halfway
-# between two ids stands some third word, or none (box D53). The first thing in the model that can be changed a little is the *word vector*. So let
+# between two ids stands some third word, or none (box D53). The first thing in the model that can be
+# changed a little is the *word vector*. So let
 # $x$ be the $n \times d$ matrix of word vectors, $f$ all that comes after the word table, and give a
 # word the sum over its features:
 #
@@ -1057,11 +1058,12 @@ for what, attempt in {
 # :::{admonition} Our remark
 # :class: remark
 # The library's tests compare it with Captum, PyTorch's package for attributions: at equal nodes the
-# two agree to the last digit that Captum's weights have, which are rounded to single precision. In
-# single precision, by the script below, no share of a word's feature differed by more than
-# {glue:text}`ig-captum:.0e`. One rule differs on purpose. With $m$ nodes there are $m - 1$
-# trapezoids, and the weights that we found in Captum are multiples of $\frac1m$: they sum to $1 -
-# \frac1m$, and by this rule its attributions are too small by that factor. Completeness finds it at
+# two agree to the last digit that Captum's weights have, which are rounded to single precision. On
+# {glue:text}`ig-captum-texts:.0f` texts of the model below, in single precision, no share differed
+# in a single bit, and Captum took {glue:text}`ig-captum-time:.1f` times as long (the recorded run
+# below). One rule differs on purpose. With $m$ nodes there are $m - 1$ trapezoids, and the weights
+# that we found in Captum are multiples of $\frac1m$: they sum to $1 - \frac1m$, and by this rule
+# its attributions are too small by that factor. Completeness finds it at
 # once. Captum's own default is Gauss.
 # :::
 #
@@ -1277,7 +1279,12 @@ settings, measured = record["settings"], record["results"]
 models = measured["models"]
 glue("ig-models", len(models))
 glue("ig-texts", settings["texts"])
-glue("ig-captum", measured["captum"]["largest_difference"])
+captum = measured["captum"]
+check(
+    "bit for bit what Captum gives", captum["largest_difference"], 0.0, atol=0
+)
+glue("ig-captum-texts", settings["texts_for_steps"])
+glue("ig-captum-time", captum["time_ratio"])
 
 
 def over_models(*keys):
@@ -1341,10 +1348,10 @@ show_figure(
     name="fig-integrated-gradients-gap",
     caption="The completeness gap of a real model over the number of nodes, from "
     "[MASK], in double precision: medians over texts; bands span the models. "
-    "BERT is smooth, and Gauss keeps its lead.",
+    "BERT is smooth: from 32 nodes on Gauss leads.",
     alt="A log-log chart of four falling curves over 4 to 64 nodes. Left falls "
     "slowly, midpoint and trapezoid faster and in parallel, and Gauss plunges "
-    "far below the others after 8 nodes.",
+    "far below the others after 16 nodes.",
 )
 
 # %% [markdown]
@@ -1400,7 +1407,7 @@ glue("ig-rank-most", most_rank)
 glue("ig-height-zero", heights["zero"][0])
 glue("ig-seeds-mask", np.mean(between["IG, [MASK]"]))
 glue("ig-seeds-gradient", np.mean(between["gradient × input"]))
-check("baselines change the word at the top", max(same) < 0.9)
+check("baselines change the word at the top", max(same) < 0.8)
 for name in ig:
     check(
         f"{name}: two models agree more than by gradient × input",
@@ -1411,7 +1418,7 @@ for name in ig:
 # **How much the baseline changes.** Two baselines name the same word as the most important one in
 # {glue:text}`ig-same-top-least:.0%` to {glue:text}`ig-same-top-most:.0%` of the texts, whichever two
 # of the four they are; the rankings correlate with {glue:text}`ig-rank-least:.2f` to
-# {glue:text}`ig-rank-most:.2f`. So in a good third of the texts “the most important word” is decided
+# {glue:text}`ig-rank-most:.2f`. So for many texts “the most important word” is decided
 # by a choice that most reports don't mention. The sentence above was an extreme case in one respect:
 # over all texts the median logit of zero vectors is only {glue:text}`ig-height-zero:.2f` of the
 # text's. The text has to be looked at, each time.
@@ -1487,16 +1494,9 @@ for way, one in itertools.product(("hide", "cut"), models):
     area = one["deletion"][way]
     assert area["gradient × input"] < area["random"], (way, one["seed"])
     assert max(area[name] for name in ig) < area["gradient × input"], way
-    assert max(area[name] for name in ig[1:]) < area["leave one out"], way
+    assert max(area[name] for name in ig) < area["leave one out"], way
 check("every model: IG before gradient × input before random", True)
-check("every model: IG, but from zero, before leave one out", True)
-zero_loses = sum(
-    one["deletion"][way]["IG, zero"] > one["deletion"][way]["leave one out"]
-    for way, one in itertools.product(("hide", "cut"), models)
-)
-print(
-    f"IG from zero loses to leave one out {zero_loses} times of {2 * len(models)}"
-)
+check("every model: IG before leave one out", True)
 glue("ig-loo-hide", over_models("deletion", "hide", "leave one out")[0])
 
 # %% tags=["hide-input"]
@@ -1529,9 +1529,9 @@ show_figure(
     caption="The deletion test: the mean probability of the class named as words "
     "leave, the highest share first. A dot is a model, a bar the mean; further "
     "left is better. Left, words are hidden; right, they are cut out.",
-    alt="Two charts of dots, one line for each of eight methods and random "
-    "order. Random lies furthest right in both, leave one out and integrated "
-    "gradients from MASK furthest left.",
+    alt="Two charts of dots, one line for each of seven methods and random "
+    "order. In both, the four of integrated gradients lie furthest left, then "
+    "leave one out, then gradient times input, and random far right.",
 )
 
 # %% [markdown]
@@ -1547,8 +1547,8 @@ show_figure(
 # **What this shows, and what it does not.** [MASK] does best where words are replaced by [MASK]:
 # the baseline and the test then ask the same question, and it would be strange if it lost. Its lead
 # shrinks where words are cut out. Leave one out comes behind ({glue:text}`ig-loo-hide:.2f`), though
-# it hides words as the test does: it looks at one word at a time, and where two words say the same,
-# it finds both dispensable. And a low curve shows that *these* words carry the answer of *this*
+# it hides words just as the test does. It looks at one word at a time; where two words say the same,
+# it would find both dispensable. Whether that is the reason here, we have not measured. And a low curve shows that *these* words carry the answer of *this*
 # model; it does not show why, nor that other words would not do as well.
 #
 # ## What is said, and what holds
@@ -1613,7 +1613,7 @@ catches("D36", a_cause_gets_its_share, broken=gradient_only, fixed=with_a_walk)
 # :class: broken
 # Ids are what goes in, so ids are interpolated: from [PAD], which is 0, to the text, and rounded on
 # the way, because a look-up wants whole numbers. The gradients come from the word vectors found
-# there, and are multiplied by the ids. The code runs, and its result has the right shape.
+# there; their lengths are multiplied by the ids. The code runs, and its result has the right shape.
 # :::
 
 
@@ -1624,7 +1624,7 @@ def attribute_ids(ids, steps=32):
     for k in range(steps):
         between = ((k + 0.5) / steps * ids).round().long()
         point = model.word_vectors(between).detach()
-        total += slopes(f, point).sum(-1) / steps
+        total += slopes(f, point).norm(dim=-1) / steps
     return ids * total, model.word_vectors(ids * 0)
 
 
@@ -1640,7 +1640,7 @@ def parts_add_up(attribute):
         change = (f(model.word_vectors(ids)) - f(begin)).item()
     total = shares.sum().item()
     assert abs(total - change) < 0.02 * abs(change), (
-        f"the shares add up to {total:.2f}, the logit changes by {change:.2f}"
+        f"the shares add up to {total:.1f}, the logit changes by {change:.1f}"
     )
 
 
@@ -1899,8 +1899,8 @@ grade("ex-integrated_gradients-staircase", staircase)
 #   {eq}`eq-integrated-gradients-kink`.
 # - Of a text, attribute word vectors and sum over features {eq}`eq-integrated-gradients-word`: the
 #   sum does not depend on the basis {eq}`eq-integrated-gradients-basis`. Never ids.
-# - The baseline is half of the question: in a good third of our held-out texts, another baseline
-#   puts another word at the top. Padding's vector is untrained, and no baseline at all.
+# - The baseline is half of the question: in more than a fifth of our held-out texts, any other of
+#   the four puts another word at the top. Padding's vector is untrained, and no baseline at all.
 # - On held-out texts, for every model that we trained, the words that integrated gradients ranks
 #   first are those whose loss costs most, before gradient times input, and far before chance.
 #
