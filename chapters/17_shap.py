@@ -335,8 +335,9 @@ check(
 # solved it for every right-hand side; a square system that can always be solved has one solution
 # only.
 #
-# A dividend is what a coalition earns beyond all that its parts earn. For two players, $d_{\{1,2\}}
-# = v(\{1,2\}) - v(\{1\}) - v(\{2\}) + v(\emptyset)$: what they have from *meeting*.
+# A dividend is what a coalition earns beyond all that its parts earn. For two players,
+# $d_{\{1,2\}}$ is $v(\{1,2\}) - v(\{1\})$ less $v(\{2\}) - v(\emptyset)$: what they have from
+# *meeting*.
 
 # %%
 subset = (present[:, None] <= present[None]).all(-1)  # [R, T]: is R inside T?
@@ -1163,7 +1164,7 @@ for way in ways:
         atol=1e-9,
     )
 ends = {way: games[way](coalitions(n)[[0, -1]]) for way in ways}
-print(f"{'word':14}" + "".join(f"{way[:9]:>11}" for way in ways))
+print(f"{'word':14}" + "".join(f"{way.split()[-1]:>11}" for way in ways))
 for i, word in enumerate(tokens):
     print(f"{word:14}" + "".join(f"{values[way][i]:11.2f}" for way in ways))
 print(f"{'no words':14}" + "".join(f"{ends[way][0]:11.2f}" for way in ways))
