@@ -1520,17 +1520,17 @@ check(
 # {glue:text}`lime-gap-wide:.2f` ± {glue:text}`lime-gap-error-wide:.2f`, and than that of leaving
 # one out by {glue:text}`lime-gap-loo:.2f` ± {glue:text}`lime-gap-error-loo:.2f`.
 #
-# The order has a reason. The test hides many words at once. An explanation that only knows what
-# *one* hidden word does, {eq}`eq-lime-narrow`, misses words that stand in for each other: hide
-# either, and nothing happens. A wider kernel has asked about that. So the test is not neutral. It
-# rewards methods that ask the questions that it asks, with the same [MASK]; integrated gradients
-# never hide a word, and yet come close. “Faithful” always means: to this question, under this way
-# of taking away.
+# A likely reason for the order: the test hides many words at once. An explanation that only knows
+# what *one* hidden word does, {eq}`eq-lime-narrow`, may miss words that stand in for each other:
+# hide either, and nothing happens. A wider kernel has asked about that. So the test is not
+# neutral. It rewards methods that ask the questions that it asks, with the same [MASK]; integrated
+# gradients never hide a word, and yet come close. “Faithful” always means: to this question, under
+# this way of taking away.
 #
 # The `lime` package gives coefficients whose correlation with ours is
 # {glue:text}`lime-package-correlation:.3f`, and takes {glue:text}`lime-package-time:.1f` ±
-# {glue:text}`lime-package-time-sd:.1f` times as long: most of it goes into building texts and
-# reading them again. Over seeds a coefficient spreads by {glue:text}`lime-spread-share-few:.0%` of
+# {glue:text}`lime-package-time-sd:.1f` times as long on these short texts,
+# on this machine. Over seeds a coefficient spreads by {glue:text}`lime-spread-share-few:.0%` of
 # the largest one at the second number of questions in the table, and by
 # {glue:text}`lime-spread-share-many:.1%` at the last.
 #
