@@ -1568,8 +1568,7 @@ catches("D56", the_same_answer_twice, broken=unseeded, fixed=seeded)
 
 # %% [markdown]
 # **Fix:** a generator of its own, with a seed that is written down. The seed hides the spread and
-# does not remove it: run several, and show how far they differ. Tests on ten sentences show
-# nothing about this; the same sentence twice does.
+# does not remove it: run several, and show how far they differ.
 #
 # :::{admonition} Broken on purpose D57: a distance in words
 # :class: broken
