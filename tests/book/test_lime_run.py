@@ -64,6 +64,7 @@ def test_the_script_writes_what_is_recorded(tiny, tmp_path):
 
 
 def test_the_game_and_the_gradients_have_the_same_ends(tiny):
+    tiny.SETTINGS["nodes"] = 32
     read = words()
     torch.manual_seed(0)
     model = WordClassifier(read).double().eval()
