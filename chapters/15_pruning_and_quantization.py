@@ -1458,6 +1458,7 @@ glue("compress-file-zeros", ratio["90 % zeros"])
 glue("compress-file-masks", ratio["90 % zeros, torch's masks"])
 glue("compress-file-bitmap", ratio["90 % zeros, as a bitmap"])
 glue("compress-file-zip", files["90 % zeros"][1] / dense_file)
+glue("compress-file-zip-dense", files["dense"][1] / dense_file)
 glue("compress-file-short", ratio["half the heads, half the neurons"])
 glue("compress-file-int8", ratio["int8"])
 check("zeros make no file smaller", ratio["90 % zeros"] > 0.99)
@@ -1472,8 +1473,9 @@ check("int8, a quarter", ratio["int8"] < 0.27)
 # %% [markdown]
 # With nine weights in ten zero the file is {glue:text}`compress-file-zeros:.2f` times the dense
 # one; with PyTorch's masks beside them {glue:text}`compress-file-masks:.2f` times. Zipped it is
-# {glue:text}`compress-file-zip:.2f`, as a bitmap {glue:text}`compress-file-bitmap:.2f`: general
-# compression finds the zeros too. Half of the heads and neurons make it
+# {glue:text}`compress-file-zip:.2f` (the dense file zips to
+# {glue:text}`compress-file-zip-dense:.2f`), as a bitmap {glue:text}`compress-file-bitmap:.2f`:
+# general compression finds the zeros too. Half of the heads and neurons make it
 # {glue:text}`compress-file-short:.2f`, and bytes for floats {glue:text}`compress-file-int8:.2f`.
 #
 # Now time and memory, for a pass over a batch of two long texts. These depend on the machine, and
@@ -1524,10 +1526,10 @@ check("fewer heads and neurons are faster", seconds[2] < 0.9 * seconds[0])
 # of them.
 #
 # With int8 the time is {glue:text}`compress-time-int8:.2f`. This one depends on the processor: on
-# one with instructions for products of bytes the integer product itself is several times faster
-# than the one in floats, and some of that is spent on rounding the inputs. PyTorch falls back to a
-# plain loop where the processor has no such instructions, and then int8 is slower than float. The
-# peak of a pass, {glue:text}`compress-peak-int8:.2f`, holds integers *and* floats for a moment;
+# one with instructions for products of bytes the integer product itself can be several times as
+# fast as the one in floats, and some of that is spent on rounding the inputs. PyTorch falls back to
+# a plain loop where the processor has no such instructions, and then int8 may be slower than float.
+# The peak of a pass, {glue:text}`compress-peak-int8:.2f`, holds integers *and* floats for a moment;
 # only the weights became smaller.
 
 # %% [markdown]
