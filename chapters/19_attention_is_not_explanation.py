@@ -955,7 +955,9 @@ show_figure(
 # {glue:text}`attexp-tau-chance:.2f` ({numref}`fig-attention-is-not-explanation-agreement`).
 #
 # So here attention is *not* unrelated to what matters, and it would be wrong to report that it is.
-# But no measure comes near one, and attention and the gradient agree with each other no better
+# Rollout comes out ahead of gradient times input. Norms are no better a look than weights: in this
+# model the values' lengths differ too little to change the order. But no measure comes near one, and
+# attention and the gradient agree with each other no better
 # ({glue:text}`attexp-tau-between:.2f` ± {glue:text}`attexp-tau-between-sd:.2f`). A $\tau$ of a third
 # means that of three pairs of words two are in the right order: useful for a glance, and nothing to
 # argue a single case with.
@@ -1390,8 +1392,8 @@ show_figure(
 # {glue:text}`attexp-swap-its-own:.3f` ± {glue:text}`attexp-swap-its-own-sd:.3f`: no difference
 # beyond noise. That is a finding about *this task*: the words in a docstring, mixed evenly, suffice
 # to name its module. A model that has learned to use attention needs it (the swaps above); the
-# task does not. In the words of {cite:t}`wiegreffe2019`'s first test, we are on thin ground here for
-# any claim that attention *must* explain, or that it cannot.
+# task does not. By {cite:t}`wiegreffe2019`'s first test it is thin ground for any claim that
+# attention *must* explain, or that it cannot.
 #
 # **How far is far?** Two seeds' maps are {glue:text}`attexp-apart-seeds:.2f` nats apart, and their
 # answers (as total variation of probabilities) {glue:text}`attexp-moved-seeds:.2f`. Anything within
@@ -1403,8 +1405,9 @@ show_figure(
 # {glue:text}`attexp-adversary-accuracy:.3f`, and the $\tau$ of its attention with its own
 # leave-one-out {glue:text}`attexp-adversary-tau:.2f`: nothing is left of the agreement
 # ({numref}`fig-attention-is-not-explanation-adversary`). So a *trained* Transformer can answer as
-# well by weights that say nothing about its reasons. The information takes other ways: through the
-# residual stream, through layer 1, through [CLS] itself.
+# well by weights that say nothing about its reasons. There are other ways for the
+# information to go: the residual stream, layer 1, [CLS] itself. Which of them it takes we did not
+# measure.
 #
 # **Do the weights guide another model?** A model without context reaches
 # {glue:text}`attexp-guided-uniform:.2f` ± {glue:text}`attexp-guided-uniform-sd:.2f` with uniform
@@ -1412,8 +1415,8 @@ show_figure(
 # our model, {glue:text}`attexp-guided-permuted:.2f` ± {glue:text}`attexp-guided-permuted-sd:.2f` with
 # the same in a random order, and {glue:text}`attexp-guided-adversary:.2f` ±
 # {glue:text}`attexp-guided-adversary-sd:.2f` with the adversary's. Both sides have their point. The
-# honest weights know which words carry the meaning, the adversary's do not, as
-# {cite:t}`wiegreffe2019` (§4) found. But they are no better a guide than none at all.
+# honest weights guide far better than their own numbers in a random order, and than the adversary's,
+# as {cite:t}`wiegreffe2019` (§4) found. But they guide no better than even weights do.
 #
 # ### What structure changes
 #
@@ -1515,7 +1518,7 @@ show_figure(
 # {glue:text}`attexp-arm-2-layers-3-heads-sd:.2f`; three:
 # {glue:text}`attexp-arm-3-layers-3-heads-tau:.2f` ±
 # {glue:text}`attexp-arm-3-layers-3-heads-sd:.2f`. All seeds of the three groups lie apart
-# ({numref}`fig-attention-is-not-explanation-structure`). The reason is step 1: with every layer the
+# ({numref}`fig-attention-is-not-explanation-structure`). Step 1 suggests why: with every layer the
 # tokens that the last one attends to are more of a mixture, and “token $j$” means less and less
 # “word $j$”. Rollout unmixes part of it: there the three are
 # {glue:text}`attexp-arm-1-layer-3-heads-rollout:.2f` (with one layer rollout only adds to [CLS]'s own
