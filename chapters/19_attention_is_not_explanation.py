@@ -890,7 +890,6 @@ by_chance = (
     2 * (2 * n_words + 5) / (9 * n_words * (n_words - 1))
 ).sum().sqrt() / 100
 print(f"standard deviation of such a mean by chance: {by_chance:.3f}")
-glue("attexp-by-chance", by_chance)
 check(
     "random scores agree with nothing", abs(with_loo["chance"]) < 5 * by_chance
 )
@@ -956,7 +955,9 @@ show_figure(
 # {glue:text}`attexp-tau-chance:.2f` ({numref}`fig-attention-is-not-explanation-agreement`).
 #
 # So here attention is *not* unrelated to what matters, and it would be wrong to report that it is.
-# But no measure comes near one, and attention and the gradient agree with each other no better
+# Rollout comes out ahead of gradient times input. Norms are no better a look than weights: in this
+# model the values' lengths differ too little to change the order. But no measure comes near one, and
+# attention and the gradient agree with each other no better
 # ({glue:text}`attexp-tau-between:.2f` ± {glue:text}`attexp-tau-between-sd:.2f`). A $\tau$ of a third
 # means that of three pairs of words two are in the right order: useful for a glance, and nothing to
 # argue a single case with.
@@ -1343,6 +1344,10 @@ print(
 )
 glue("attexp-adversary-accuracy", adversary["accuracy"].mean())
 glue("attexp-adversary-tau", adversary["tau"].mean())
+check(
+    "the adversary is farther than any two seeds",
+    adversary["apart"].min() > max(base["seeds_apart"]),
+)
 
 guided = {name: torch.tensor(values) for name, values in base["guided"].items()}
 print("a model without context, guided by the words' weights of …")
@@ -1382,18 +1387,36 @@ show_figure(
 
 # %% [markdown]
 # **Is attention needed at all?** Trained with uniform weights from the start, the model reaches
-# {glue:text}`attexp-swap-uniform-from-the-start:.3f` ± {glue:text}`attexp-swap-uniform-from-the-start-sd:.3f`,
-# with attention {glue:text}`attexp-swap-its-own:.3f` ± {glue:text}`attexp-swap-its-own-sd:.3f`. UNIFORMTEXT
+# {glue:text}`attexp-swap-uniform-from-the-start:.3f` ±
+# {glue:text}`attexp-swap-uniform-from-the-start-sd:.3f`, with attention
+# {glue:text}`attexp-swap-its-own:.3f` ± {glue:text}`attexp-swap-its-own-sd:.3f`: no difference
+# beyond noise. That is a finding about *this task*: the words in a docstring, mixed evenly, suffice
+# to name its module. A model that has learned to use attention needs it (the swaps above); the
+# task does not. By {cite:t}`wiegreffe2019`'s first test it is thin ground for any claim that
+# attention *must* explain, or that it cannot.
 #
 # **How far is far?** Two seeds' maps are {glue:text}`attexp-apart-seeds:.2f` nats apart, and their
-# answers differ by {glue:text}`attexp-moved-seeds:.2f`. SEEDTEXT
+# answers (as total variation of probabilities) {glue:text}`attexp-moved-seeds:.2f`. Anything within
+# that is noise of training.
 #
-# **An adversary.** Trained to answer like a model and to look elsewhere, it gets
-# {glue:text}`attexp-apart-adversary:.2f` nats away with answers moved by
-# {glue:text}`attexp-moved-adversary:.2f` and an accuracy of
-# {glue:text}`attexp-adversary-accuracy:.3f`. ADVTEXT
+# **An adversary.** Trained for all texts at once to answer like a model and to look elsewhere, it
+# gets {glue:text}`attexp-apart-adversary:.2f` nats away, far beyond two seeds, and its answers differ
+# by {glue:text}`attexp-moved-adversary:.2f`, as two seeds' do. Its accuracy is
+# {glue:text}`attexp-adversary-accuracy:.3f`, and the $\tau$ of its attention with its own
+# leave-one-out {glue:text}`attexp-adversary-tau:.2f`: nothing is left of the agreement
+# ({numref}`fig-attention-is-not-explanation-adversary`). So a *trained* Transformer can answer as
+# well by weights that say nothing about its reasons. There are other ways for the
+# information to go: the residual stream, layer 1, [CLS] itself. Which of them it takes we did not
+# measure.
 #
-# **Do the weights guide another model?** GUIDETEXT
+# **Do the weights guide another model?** A model without context reaches
+# {glue:text}`attexp-guided-uniform:.2f` ± {glue:text}`attexp-guided-uniform-sd:.2f` with uniform
+# weights, {glue:text}`attexp-guided-base:.2f` ± {glue:text}`attexp-guided-base-sd:.2f` with those of
+# our model, {glue:text}`attexp-guided-permuted:.2f` ± {glue:text}`attexp-guided-permuted-sd:.2f` with
+# the same in a random order, and {glue:text}`attexp-guided-adversary:.2f` ±
+# {glue:text}`attexp-guided-adversary-sd:.2f` with the adversary's. Both sides have their point. The
+# honest weights guide far better than their own numbers in a random order, and than the adversary's,
+# as {cite:t}`wiegreffe2019` (§4) found. But they guide no better than even weights do.
 #
 # ### What structure changes
 #
@@ -1441,6 +1464,14 @@ glue("attexp-models", m)
 glue("attexp-across-attention", across["attention"])
 glue("attexp-across-rollout", across["rollout"])
 glue("attexp-across-chance", sd)
+deep = [
+    points[f"{which}, 3 heads"][1]["attention"]
+    for which in ("1 layer", "2 layers", "3 layers")
+]
+check(
+    "one layer, two, three: all seeds apart",
+    deep[0].min() > deep[1].max() and deep[1].min() > deep[2].max(),
+)
 
 # %% tags=["hide-input"]
 fig, ax = plt.subplots(figsize=(4.8, 4.0))
@@ -1467,11 +1498,44 @@ show_figure(
     "layer agrees with leave-one-out.",
     alt="A scatter of agreement over accuracy for fifteen models in five "
     "groups, one marker a "
-    "structure. STRUCTALT",
+    "structure. One layer lies highest, then two layers, then three; "
+    "accuracies overlap.",
 )
 
 # %% [markdown]
-# STRUCTTEXT
+# **Heads.** With one, three or six heads in two layers, accuracy is
+# {glue:text}`attexp-arm-2-layers-1-head-accuracy:.3f`,
+# {glue:text}`attexp-arm-2-layers-3-heads-accuracy:.3f` and
+# {glue:text}`attexp-arm-2-layers-6-heads-accuracy:.3f`, and raw attention agrees with leave-one-out
+# by $\tau$ = {glue:text}`attexp-arm-2-layers-1-head-tau:.2f`,
+# {glue:text}`attexp-arm-2-layers-3-heads-tau:.2f` and
+# {glue:text}`attexp-arm-2-layers-6-heads-tau:.2f`. The number of heads makes no difference that
+# three seeds could show.
+#
+# **Layers.** They do. One layer: {glue:text}`attexp-arm-1-layer-3-heads-tau:.2f` ±
+# {glue:text}`attexp-arm-1-layer-3-heads-sd:.2f`; two:
+# {glue:text}`attexp-arm-2-layers-3-heads-tau:.2f` ±
+# {glue:text}`attexp-arm-2-layers-3-heads-sd:.2f`; three:
+# {glue:text}`attexp-arm-3-layers-3-heads-tau:.2f` ±
+# {glue:text}`attexp-arm-3-layers-3-heads-sd:.2f`. All seeds of the three groups lie apart
+# ({numref}`fig-attention-is-not-explanation-structure`). Step 1 suggests why: with every layer the
+# tokens that the last one attends to are more of a mixture, and “token $j$” means less and less
+# “word $j$”. Rollout unmixes part of it: there the three are
+# {glue:text}`attexp-arm-1-layer-3-heads-rollout:.2f` (with one layer rollout only adds to [CLS]'s own
+# entry, and ranks words as raw attention does),
+# {glue:text}`attexp-arm-2-layers-3-heads-rollout:.2f` and
+# {glue:text}`attexp-arm-3-layers-3-heads-rollout:.2f`.
+#
+# **A trade-off?** For one, a more accurate model would have to be a less explicable one, or the other
+# way round. But accuracy hardly varies: {glue:text}`attexp-arm-1-layer-3-heads-accuracy:.3f`,
+# {glue:text}`attexp-arm-2-layers-3-heads-accuracy:.3f` and
+# {glue:text}`attexp-arm-3-layers-3-heads-accuracy:.3f` for one, two and three layers. Over all
+# {glue:text}`attexp-models:.0f` models the $\tau$ between accuracy and agreement is
+# {glue:text}`attexp-across-attention:.2f` for attention and {glue:text}`attexp-across-rollout:.2f` for
+# rollout, where chance has a standard deviation of {glue:text}`attexp-across-chance:.2f` (and models
+# of one structure are not independent draws). Here nothing was traded: depth bought no accuracy on
+# this task, and cost the map its meaning. Where depth does pay, the question is open; this
+# measurement cannot answer it.
 #
 # What all this is *not*: one task, one size, English docstrings of eight modules, texts of at most 32
 # tokens, and leave-one-out as the only judge.
@@ -1483,7 +1547,7 @@ show_figure(
 # |---|---|---|
 # | “Attention shows why the model answered so.” | It is one factor of two {eq}`eq-attention-is-not-explanation-felt`. Here it agrees with leave-one-out better than chance, and far from fully. | {cite}`jain2019` (§4.1), and above |
 # | “Attention is no explanation, that is proven.” | Other weights with the same output exist for long texts {eq}`eq-attention-is-not-explanation-freedom`; that a model would produce them is another claim. | {cite}`wiegreffe2019` (§4) |
-# | “New structures are (or are not) interpretable.” | No such law. Five structures, measured: see {numref}`fig-attention-is-not-explanation-structure`. | above |
+# | “New structures are (or are not) interpretable.” | No such law. Of five structures measured, depth mattered, heads did not, and accuracy was the same: {numref}`fig-attention-is-not-explanation-structure`. | above |
 # | “Rollout takes the whole network into account.” | It takes weights and the residual stream; values, $W^O$, feed-forward and norms are left out. | {cite}`abnar2020` (§3), step 2 |
 
 # %% [markdown]
@@ -1542,52 +1606,44 @@ catches(
 
 # %%
 def resting_place():
-    """A head of one query, whose key 0 has most weight and no value."""
+    """A head, one query and six keys; key 0 has most weight and no value."""
     torch.manual_seed(0)
     attend = MultiHeadAttention(8, 1).double().eval()
-    x = torch.randn(1, 6, 8, dtype=double)
+    keys = torch.randn(1, 6, 8, dtype=double)
+    u = keys[0, 0] / keys[0, 0].norm()
     with torch.no_grad():
         for projection in (attend.query_projection, attend.key_projection):
             projection.weight.copy_(torch.eye(8))
-        x[0, 0] = 2 * x[0, 1:].mean(0)
-        W = attend.value_projection.weight  # forgets the direction of token 0
-        u = x[0, 0] / x[0, 0].norm()
-        W -= (W @ u)[:, None] * u
-        x[0, 1] = 6 * u + x[0, 1]  # the query, token 1
-    return attend, x
+        W = attend.value_projection.weight
+        W -= (W @ u)[:, None] * u  # values forget the direction of key 0
+    keys[0, 0] = 3 * u
+    return attend, 5 * u[None, None], keys
 
 
-def weights_as_importance(attend, x):
-    return attend(x, return_weights=True)[1][0, 0, 1]
+def weights_as_importance(attend, query, keys):
+    return attend(query, keys, return_weights=True)[1][0, 0, 0]
 
 
-def norms_as_importance(attend, x):
-    return attention_norms(attend, x)[0, 1]
+def norms_as_importance(attend, query, keys):
+    return attention_norms(attend, query, keys)[0, 0]
 
 
-def what_is_idle_comes_last(importance):
-    attend, x = resting_place()
+def the_first_word_has_an_effect(importance):
+    attend, query, keys = resting_place()
     with torch.no_grad():
-        score = importance(attend, x)
-        effect = torch.stack(
-            [
-                (
-                    attend.value_projection(x[0, j])
-                    * weights_as_importance(attend, x)[j]
-                ).norm()
-                for j in range(6)
-            ]
-        )
-    first, share = int(score.argmax()), (score.max() / score.sum()).item()
-    assert effect[first] > 1e-9, (
-        f"token {first} has {share:.2f} of the importance, "
-        f"and adds a vector of length {effect[first]:.0e}"
+        score = importance(attend, query, keys)
+        first, share = int(score.argmax()), (score.max() / score.sum()).item()
+        value = attend.value_projection(keys[0, first])
+        added = attend.output_projection(value).norm().item()
+    assert added > 1e-9, (
+        f"key {first} has {share:.2f} of the importance, and its value adds a "
+        f"vector of length {added:.0e}"
     )
 
 
 catches(
     "D59",
-    what_is_idle_comes_last,
+    the_first_word_has_an_effect,
     broken=weights_as_importance,
     fixed=norms_as_importance,
 )
@@ -1839,7 +1895,10 @@ grade("ex-attention_is_not_explanation-tau", tau)
 # - Agreement of orders has a chance level, and one sentence is below it
 #   {eq}`eq-attention-is-not-explanation-chance`. Over a hundred texts and several models attention
 #   agreed with leave-one-out better than chance, and no measure agreed fully.
-# - SUMMARYTEXT
+# - Attention is used by a model that was trained with it, and not needed by this task. A trained
+#   adversary answers as well and looks elsewhere.
+# - Depth, not the number of heads, costs raw attention its meaning, at equal accuracy; rollout mends
+#   part of it. A law of “structure against interpretability” was not found.
 #
 # ## Sources
 #

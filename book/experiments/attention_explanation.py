@@ -10,9 +10,9 @@ reads. It takes about ten minutes on one thread. Every arm is trained anew for e
   weights. A model without context is then guided by the weights of each.
 * arms: other numbers of heads and of layers.
 
-The file is written anew after every model of the arms, at once or not at all; a file beside it, with
-the ending .partial, holds what was found of base until all of its seeds are there. Where the run was
-stopped it goes on.
+The file is written anew after every model of the arms, at once or not at all; one beside it,
+with the ending .partial, holds what was found of base until all its seeds are there. Where the run
+was stopped it goes on.
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ def base_seed(data: Words, seed: int) -> dict:
 
 
 def base_run(data: Words, scratch: Path) -> dict:
-    """All that is asked of the base arm: lists over seeds. What `scratch` holds is not run again."""
+    """All that is asked of the base arm, lists over seeds; `scratch` holds what is there."""
     each: dict[int, dict] = torch.load(scratch) if scratch.exists() else {}
     for seed in SEEDS:
         if seed not in each:
