@@ -17,8 +17,10 @@ SOURCES = parse_file(str(ROOT / "book" / "references.bib"), "bibtex").entries
 ADDRESS_ALONE = {
     "elhage2021",
     "gutmann2010",
+    "hassibi1993",
     "hochreiter1991",
     "jozefowicz2015",
+    "lecun1990",
     "nair2010",
     "radford2018",
     "radford2019",

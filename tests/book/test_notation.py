@@ -162,6 +162,7 @@ CHAPTER = """\
         ("$T, k, \\tau$", ["T", "k", "\\tau"]),
         ("$w$, and $h = w/2$", ["w", "h"]),
         ("$p(a, b)$", ["p(a, b)"]),
+        ("$b,\\ \\beta$", ["b", "\\beta"]),
     ],
 )
 def test_a_cell_names_its_symbols(cell, symbols):

@@ -49,7 +49,7 @@ class Symbol:
         bare = re.sub(
             r"\\(hat|widehat|tilde|bar|mathbf|operatorname|text|mathcal)\b", "", self.latex
         )
-        bare = bare.replace("{", "").replace("}", "")
+        bare = re.sub(r"[{} ]", "", bare)
         if (match := re.match(r"\\(\w+?)(?=_|\b)", bare)) and match[1].lower() in GREEK:
             place = GREEK.index(match[1].lower())
             return 2, place, bare, len(self.latex), self.latex, self.chapter
@@ -76,7 +76,8 @@ def split(text: str) -> list[str]:
 def symbols_of(cell: str) -> list[str]:
     """The symbols that a cell names: `$S = QK^\\top$` names S, `$U$, $V$` names two."""
     formulas = [part for formula in re.findall(r"\$([^$]+)\$", cell) for part in split(formula)]
-    return [re.split(r"(?<!\\)=", formula)[0].strip() for formula in formulas]
+    names = [re.split(r"(?<!\\)=", formula)[0] for formula in formulas]
+    return [re.sub(r"^(\\[ ,;]|\s)+|\s+$", "", name) for name in names]
 
 
 def table_of(text: str, chapter: str) -> list[Symbol]:
