@@ -291,7 +291,7 @@ def fake_quantize(
     in `quantize`. The scale counts as a constant, and since it fits all of x, nothing is clipped.
 
     Source: Bengio et al. 2013, "Estimating or Propagating Gradients Through Stochastic Neurons for
-    Conditional Computation", arXiv:1308.3432, section 4; for weights, Jacob et al. 2018,
+    Conditional Computation", arXiv:1308.3432; for weights, Jacob et al. 2018,
     arXiv:1712.05877, section 3.
     Derived in chapter 15_pruning_and_quantization.
 

@@ -12,7 +12,7 @@ from book._ext.bookext.citations import author_year, source_url
 
 ROOT = Path(__file__).parents[2]
 SOURCES = parse_file(str(ROOT / "book" / "references.bib"), "bibtex").entries
-# What has neither a DOI nor a page at arXiv: theses, reports, and proceedings that give none.
+# What has neither a DOI nor a page at arXiv: dissertations, reports, proceedings that give none.
 # A source that has one must give it.
 ADDRESS_ALONE = {
     "elhage2021",
