@@ -401,7 +401,10 @@ def test_the_map_links_what_is_whole_and_says_what_is_planned(built):
     assert page.count('class="chapter-whole"') == 2
     assert page.count('class="chapter-planned"') == 20
     assert 'href="../chapters/02_attention.html"' in page
-    assert re.search(r"[\d.]+ (s|min) · one CPU core", built.text("book/map"))
+    facts = r"[\d.]+ (s|min) · after 1 and 2"
+    assert re.search(f"{facts} · one CPU core", built.text("book/map"))
+    assert re.search(facts, built.text("book/index"))
+    assert "one CPU core" not in built.text("book/index")
 
 
 def test_the_glossary_has_the_terms_of_the_chapters_that_are_there(built):

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from book._ext.bookext.book import read_plan
+from book._ext.bookext.chaptermap import builds_on
 
 ROOT = Path(__file__).parents[2]
 TOC = ROOT / "book" / "_toc.yml"
@@ -84,3 +85,18 @@ def test_these_guards_see_a_chapter_that_is_missing_from_the_plan():
     toc = TOC.read_text("utf8").replace("chapters/03_multi_head", "chapters/03_many_heads")
     plan = read_plan(ROOT / "book" / "plan.yml")
     assert planned(toc) != [(chapter.part, chapter.docname) for chapter in plan]
+
+
+@pytest.mark.parametrize(
+    ("prerequisites", "chapters"),
+    [
+        ([], ""),
+        (["matrices", "no other chapter"], ""),
+        (["02_attention", "patience"], "2"),
+        (["chapters/07_encoder_decoder", "norms (chapter 6), heads (chapter 3)"], "3, 6 and 7"),
+        (["positions (chapter 4)", "again (chapter 4, step 2)", "GPT (chapter 10)"], "4 and 10"),
+        (["the 12_000 pages of a book", "step 3"], ""),
+    ],
+)
+def test_the_map_finds_the_chapters_that_a_header_asks_for(prerequisites, chapters):
+    assert builds_on(prerequisites) == chapters

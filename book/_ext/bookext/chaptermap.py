@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import groupby
 from typing import ClassVar
 
@@ -78,11 +79,24 @@ class WriteMap(SphinxPostTransform):
                 classes=["map-question"],
             )
         if whole and (seconds := runtime(self.env, chapter.docname)) is not None:
-            hardware = book_metadata(self.env, chapter.docname).get("hardware", "")
+            header = book_metadata(self.env, chapter.docname)
+            needs = builds_on(header.get("prerequisites", []))
+            facts = [minutes(seconds), *([f"after {needs}"] if needs else [])]
+            if details:
+                facts.append(header.get("hardware", ""))
             item += nodes.paragraph(
-                "", "", *parse_inline(f"{minutes(seconds)} · {hardware}"), classes=["map-facts"]
+                "", "", *parse_inline(" · ".join(facts)), classes=["map-facts"]
             )
         return item
+
+
+def builds_on(prerequisites: list[str]) -> str:
+    """The chapters that a header's prerequisites name, as "2 and 3"; "" if they name none."""
+    found = re.findall(r"\bchapter (\d+)|^(?:chapters/)?(\d\d)_", "\n".join(prerequisites), re.M)
+    numbers = [str(n) for n in sorted({int(spoken or named) for spoken, named in found})]
+    if len(numbers) < 2:
+        return "".join(numbers)
+    return f"{', '.join(numbers[:-1])} and {numbers[-1]}"
 
 
 def pages_to_rewrite(app: Sphinx, env: BuildEnvironment) -> list[str]:
