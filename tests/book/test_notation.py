@@ -83,9 +83,14 @@ def test_a_table_of_symbols_stands_below_the_formula(chapter):
 
 @pytest.mark.parametrize("chapter", [*CHAPTERS, "sizes"])
 def test_the_code_has_every_name(chapter):
-    for value in NAMES[chapter].values():
-        for name in notation.as_entry(value)["code"]:
+    names = [n for value in NAMES[chapter].values() for n in notation.as_entry(value)["code"]]
+    missing = []
+    for name in names:
+        try:
             find(name)
+        except LookupError as error:
+            missing.append(str(error))
+    assert missing == []
 
 
 def test_most_symbols_have_a_name_in_code():
