@@ -8,6 +8,7 @@ folklore    `{folklore}`: every mistake made on purpose and every saying set rig
 header      what every chapter says below its title: question, goals, minutes, buttons
 libsource   `{lib-source}`: a function shown from its file, never retyped
 chaptermap  `{chapter-map}`, from plan.yml
+gathered    such pages are written anew when what they gather from chapters changed
 modelcard   `{model-card}`: a family of models, from its code and the recorded parity run
 notation    `{notation}`: every symbol of the chapters, and what the code calls it
 glossary    `{terms}`: the glossary, from glossary.yml

@@ -15,6 +15,7 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import make_refnode
 
 from .book import Planned, minutes, read_plan
+from .gathered import follow
 from .header import book_metadata, plan_path, runtime
 from .inline import parse_inline
 from .ledger import note_formulas
@@ -99,25 +100,13 @@ def builds_on(prerequisites: list[str]) -> str:
     return f"{', '.join(numbers[:-1])} and {numbers[-1]}"
 
 
-def pages_to_rewrite(app: Sphinx, env: BuildEnvironment) -> list[str]:
-    """The map shows which chapters are whole and how long they ran."""
-    state = sorted((doc, runtime(env, doc)) for doc in env.found_docs)
-    if getattr(env, "bookext_map_state", None) == state:
-        return []
-    env.bookext_map_state = state
-    return sorted(getattr(env, "bookext_map_pages", set()) & env.found_docs)
-
-
-def note_page(app: Sphinx, doctree: nodes.document) -> None:
-    pages = getattr(app.env, "bookext_map_pages", set())
-    if any(doctree.findall(map_node)):
-        pages.add(app.env.docname)
-    app.env.bookext_map_pages = pages
+def shown(env: BuildEnvironment) -> dict:
+    """Which chapters are whole, how long they ran, and what their headers say."""
+    return {doc: (runtime(env, doc), book_metadata(env, doc)) for doc in env.found_docs}
 
 
 def setup(app: Sphinx) -> None:
     app.add_node(map_node)
     app.add_directive("chapter-map", ChapterMap)
     app.add_post_transform(WriteMap)
-    app.connect("doctree-read", note_page)
-    app.connect("env-updated", pages_to_rewrite)
+    follow(app, map_node, "map", shown)

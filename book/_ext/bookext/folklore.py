@@ -24,6 +24,7 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import make_refnode
 
 from .book import chapter_number
+from .gathered import follow
 from .ledger import note_formulas
 from .outputs import html_outputs
 
@@ -319,23 +320,12 @@ class WriteFolklore(SphinxPostTransform):
         return entry
 
 
-def pages_to_rewrite(app: Sphinx, env: BuildEnvironment) -> list[str]:
-    """When a chapter changed its mistakes or its name, the page changes with it."""
-    state = {
+def shown(env: BuildEnvironment) -> dict:
+    """The chapters' names, and their mistakes and sayings."""
+    return {
         docname: (env.titles[docname].astext(), found.state())
         for docname, found in folklore_of(env).items()
     }
-    if getattr(env, "bookext_folklore_state", None) == state:
-        return []
-    env.bookext_folklore_state = state
-    return sorted(getattr(env, "bookext_folklore_pages", set()) & env.found_docs)
-
-
-def note_page(app: Sphinx, doctree: nodes.document) -> None:
-    pages = getattr(app.env, "bookext_folklore_pages", set())
-    if any(doctree.findall(folklore_node)):
-        pages.add(app.env.docname)
-    app.env.bookext_folklore_pages = pages
 
 
 def setup(app: Sphinx) -> None:
@@ -343,8 +333,7 @@ def setup(app: Sphinx) -> None:
     app.add_directive("folklore", Folklore)
     app.add_post_transform(WriteFolklore)
     app.connect("doctree-read", collect)
-    app.connect("doctree-read", note_page)
     app.connect("env-purge-doc", purge)
     app.connect("env-merge-info", merge)
     app.connect("env-check-consistency", complain)
-    app.connect("env-updated", pages_to_rewrite)
+    follow(app, folklore_node, "folklore", shown)

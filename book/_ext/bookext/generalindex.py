@@ -25,6 +25,7 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import make_refnode
 
 from .book import chapter_number
+from .gathered import follow
 from .glossary import GLOSSARY, Term, read_terms
 
 logger = logging.getLogger(__name__)
@@ -243,20 +244,9 @@ class WriteIndex(SphinxPostTransform):
         return ".".join(map(str, number or (chapter_number(place.docname),)))
 
 
-def pages_to_rewrite(app: Sphinx, env: BuildEnvironment) -> list[str]:
-    """When what a chapter speaks of changed, the index changes with it."""
-    state = [place for doc in sorted(places_of(env)) for place in places_of(env)[doc]]
-    if getattr(env, "bookext_index_state", None) == state:
-        return []
-    env.bookext_index_state = state
-    return sorted(getattr(env, "bookext_index_pages", set()) & env.found_docs)
-
-
-def note_page(app: Sphinx, doctree: nodes.document) -> None:
-    pages = getattr(app.env, "bookext_index_pages", set())
-    if any(doctree.findall(index_node)):
-        pages.add(app.env.docname)
-    app.env.bookext_index_pages = pages
+def contents(env: BuildEnvironment) -> list:
+    """What the chapters speak of."""
+    return [place for doc in sorted(places_of(env)) for place in places_of(env)[doc]]
 
 
 def setup(app: Sphinx) -> None:
@@ -264,7 +254,6 @@ def setup(app: Sphinx) -> None:
     app.add_directive("general-index", GeneralIndex)
     app.add_post_transform(WriteIndex)
     app.connect("doctree-read", collect)
-    app.connect("doctree-read", note_page)
     app.connect("env-purge-doc", purge)
     app.connect("env-merge-info", merge)
-    app.connect("env-updated", pages_to_rewrite)
+    follow(app, index_node, "index", contents)

@@ -13,6 +13,7 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import make_refnode
 
+from .gathered import follow
 from .outputs import Check, checks_of
 from .tables import table
 
@@ -199,23 +200,12 @@ class WriteLedger(SphinxPostTransform):
         return block
 
 
-def pages_to_rewrite(app: Sphinx, env: BuildEnvironment) -> list[str]:
-    """When a chapter changed, the ledger and the map change with it."""
-    state = (
+def shown(env: BuildEnvironment) -> tuple:
+    """The equations and the checks of all chapters."""
+    return (
         [(e.label, e.docname, e.latex) for e in all_equations(env)],
         [check for doc in sorted(checks_of(env)) for check in checks_of(env)[doc]],
     )
-    if getattr(env, "bookext_ledger_state", None) == state:
-        return []
-    env.bookext_ledger_state = state
-    return sorted(getattr(env, "bookext_ledger_pages", set()) & env.found_docs)
-
-
-def note_page(app: Sphinx, doctree: nodes.document) -> None:
-    pages = getattr(app.env, "bookext_ledger_pages", set())
-    if any(doctree.findall(ledger_node)):
-        pages.add(app.env.docname)
-    app.env.bookext_ledger_pages = pages
 
 
 def setup(app: Sphinx) -> None:
@@ -223,8 +213,7 @@ def setup(app: Sphinx) -> None:
     app.add_directive("ledger", Ledger)
     app.add_post_transform(WriteLedger)
     app.connect("doctree-read", collect)
-    app.connect("doctree-read", note_page)
     app.connect("env-purge-doc", purge)
     app.connect("env-merge-info", merge)
     app.connect("env-check-consistency", complain)
-    app.connect("env-updated", pages_to_rewrite)
+    follow(app, ledger_node, "ledger", shown)
