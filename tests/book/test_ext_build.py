@@ -519,6 +519,19 @@ def test_a_change_of_prose_runs_no_cell(built):
     assert "chapters/02_attention.html" in sitemap and "chapters/07_encoder_decoder.html" in sitemap
 
 
+def test_pages_gathered_from_chapters_follow_them(built):
+    chapter, needs = "chapters/07_encoder_decoder.py", "02_attention, patience"
+    assert "after 1 and 2" in built.text("book/map")
+    with built.edited(chapter, needs, needs.replace("02_attention", "05_activations")):
+        result = built.build()
+        assert result.code == 0, result.log
+        assert "Executing notebook" not in result.log
+        assert "after 1 and 5" in built.text("book/map")
+        assert "after 1 and 5" in built.text("book/index")
+    built.build()
+    assert "after 1 and 5" not in built.text("book/map")
+
+
 def test_a_change_of_lib_runs_who_uses_it_and_its_return_finds_the_old_outputs(built):
     with built.edited("lib/attention.py", "return 2 * x", "return 3 * x"):
         result = built.build()
