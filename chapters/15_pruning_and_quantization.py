@@ -289,7 +289,9 @@ check("magnitude drops the wrong weight", by_magnitude > 40 * by_output)
 w, stay, go = D[0], [0, 1, 3], [2, 4]
 S_ss, S_sr = Sigma[stay][:, stay], Sigma[stay][:, go]
 v = w[stay] + torch.linalg.solve(S_ss, S_sr @ w[go])
-fit = torch.linalg.lstsq(inputs[:, stay], inputs @ w).solution
+# Five rows with the second moments of all inputs, and so the same squared errors.
+rows = torch.linalg.cholesky(Sigma).T
+fit = torch.linalg.lstsq(rows[:, stay], rows @ w).solution
 check("eq-pruning-and-quantization-refit", v, fit, atol=1e-9)
 rest = Sigma[go][:, go] - S_sr.T @ torch.linalg.solve(S_ss, S_sr)
 refitted = (inputs @ w - inputs[:, stay] @ v).square().mean()
