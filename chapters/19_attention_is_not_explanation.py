@@ -430,9 +430,9 @@ check("behind norms effects do not add", gap > 0.01)
 # ### Step 4. Many weights, one output
 #
 # Now the other direction. A query's row $\alpha \in \mathbb{R}^n$ and the values $V \in
-# \mathbb{R}^{n \times d_v}$ give the head's output $\alpha^\top V$. Is another row $\alpha' = \alpha
-# + \delta$ possible, with the same output? It has to sum to one as well, so $\delta$ has to fulfil
-# $d_v + 1$ linear equations:
+# \mathbb{R}^{n \times d_v}$ give the head's output $\alpha^\top V$. Is another row
+# $\alpha' = \alpha + \delta$ possible, with the same output? It has to sum to one as well, so
+# $\delta$ has to fulfil $d_v + 1$ linear equations:
 #
 # $$
 # \delta^\top V = 0, \qquad \delta^\top \mathbf 1 = 0
