@@ -30,6 +30,7 @@ from lib.data import (  # noqa: E402
 from lib.layers import EncoderLayer, LayerNorm, initialise  # noqa: E402
 from lib.losses import distilbert_loss, masked_lm_loss  # noqa: E402
 from lib.teaching.recorded import record  # noqa: E402
+from lib.teaching.sequences import count  # noqa: E402
 from lib.training import evaluate, fit  # noqa: E402
 
 RESULTS = Path(__file__).with_suffix(".json")
@@ -113,7 +114,6 @@ def main(path: Path = RESULTS) -> None:
     rate = TRAINING["learning_rate"]
     fit(teacher, teacher_loss, steps=TRAINING["teacher_steps"], learning_rate=rate)
     teacher.eval()
-    count = lambda model: sum(p.numel() for p in model.parameters())  # noqa: E731
     settings = {**SIZES, **TRAINING, "weights": list(TRIPLE), "seeds": SEEDS}
     results = {
         "text_sha256": text.sha256,

@@ -78,7 +78,10 @@ def test_the_game_and_the_gradients_have_the_same_ends(tiny):
 
 def test_falls_of_a_sum(tiny):
     worth = torch.tensor([1.0, 8.0, 2.0, 4.0], dtype=torch.float64)
-    f = lambda present: present.double() @ worth  # noqa: E731
+
+    def f(present):
+        return present.double() @ worth
+
     # what is left: 7, 3, 1, 0 and, turned round, 14, 12, 8, 0
     assert tiny.fall(f, worth) == pytest.approx(15 - 11 / 4)
     assert tiny.fall(f, -worth) == pytest.approx(15 - 34 / 4)

@@ -327,7 +327,11 @@ class TestRealFeatures:
 
     def test_what_f_is_asked(self):
         asked = []
-        f = lambda z: asked.append(z) or z.sum(1)  # noqa: E731
+
+        def f(z):
+            asked.append(z)
+            return z.sum(1)
+
         lime(f, self.x, kernel_width=1.0, samples=5003, seed=0, scale=0.3)
         (z,) = asked
         assert z.dtype == torch.float32 and z.shape == (5003, 3)
@@ -358,7 +362,9 @@ class TestRealFeatures:
 class TestSeeds:
     @pytest.mark.parametrize("x", [7, torch.randn(7)], ids=["words", "real"])
     def test_the_same_seed_gives_the_same_answer(self, x):
-        f = lambda z: z.double().sum(1) ** 2  # noqa: E731
+        def f(z):
+            return z.double().sum(1) ** 2
+
         first = lime(f, x, **KERNEL)
         torch.manual_seed(99)
         torch.rand(13)
