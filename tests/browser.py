@@ -108,3 +108,11 @@ body {{ margin: 0 1rem; font: 16px/1.6 sans-serif; }}
 html[data-theme=light] body {{ background: #ffffff; color: #222832; }}
 html[data-theme=dark] body {{ background: #121212; color: #ced6dd; }}
 </style></head><body><main><h1>Components</h1>{body}</main></body></html>"""
+
+
+def sticking_out(page: Any) -> list[str]:
+    """The parts of components that reach further to the right than their page's margin."""
+    return page.evaluate(
+        "() => [...document.querySelectorAll('.component *')]"
+        ".filter(n => n.getBoundingClientRect().right > innerWidth - 15).map(n => n.outerHTML)"
+    )

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lib.teaching.recorded import recorded
-from lib.teaching.word_classifier import Words, words
+from tests.few_words import few_words
 
 SCRIPT = Path(__file__).parents[2] / "book" / "experiments" / "compression.py"
 SETTINGS = {
@@ -29,18 +29,7 @@ def test_the_recorded_file_holds_every_run(run):
 
 @pytest.fixture(scope="module")
 def few():
-    """Sixty texts of two modules, read to their tenth word."""
-    texts = words(2, length=10, rarest=20)
-    data = texts.data
-    cut = type(data)(
-        data.train[:40],
-        data.train_labels[:40],
-        data.validation[:20],
-        data.validation_labels[:20],
-        data.names,
-        data.sha256,
-    )
-    return Words(cut, texts.vocabulary, texts.length)
+    return few_words()
 
 
 def test_the_script_writes_what_is_recorded(run, few, monkeypatch, tmp_path):

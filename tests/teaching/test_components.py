@@ -36,7 +36,7 @@ from lib.teaching.components.temperature_softmax import (
     show_temperature,
 )
 from lib.teaching.figures import COLORS
-from tests.browser import component_page, offline_page
+from tests.browser import component_page, offline_page, sticking_out
 
 FOLDER = Path(base.__file__).parent
 COMMON = FOLDER / base.COMMON
@@ -989,11 +989,7 @@ def test_nothing_overflows(show, width, script):
         java_script_enabled=script,
     )
     assert page.locator(".component[data-live]").count() == (3 if script else 0)
-    wide = page.evaluate(
-        "() => [...document.querySelectorAll('.component *')]"
-        ".filter(n => n.getBoundingClientRect().right > innerWidth - 15).map(n => n.outerHTML)"
-    )
-    assert wide == []
+    assert sticking_out(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") == width
 
 

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 
 from lib.compression import dequantize, magnitude_prune, quantize, unpack_bits
-from lib.data import LabelledTexts
 from lib.teaching.compressing import (
     accuracy,
     cut,
@@ -20,25 +19,15 @@ from lib.teaching.compressing import (
     tune,
     whole,
 )
-from lib.teaching.word_classifier import WordClassifier, Words, words
+from lib.teaching.word_classifier import WordClassifier
+from tests.few_words import few_words
 
 TABLE = "bert.encoder.embeddings.word.weight"
 
 
 @pytest.fixture(scope="module")
 def texts():
-    """Sixty texts of two modules, read to their tenth word."""
-    all_of_them = words(2, length=10, rarest=20)
-    data = all_of_them.data
-    few = LabelledTexts(
-        data.train[:40],
-        data.train_labels[:40],
-        data.validation[:20],
-        data.validation_labels[:20],
-        data.names,
-        data.sha256,
-    )
-    return Words(few, all_of_them.vocabulary, all_of_them.length)
+    return few_words()
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from lib.activations import gelu, relu, swish
 from lib.teaching.components import CurveExplorer, base
 from lib.teaching.components.curve_explorer import CYCLE, DASHES, short
 from lib.teaching.figures import COLORS
+from tests.browser import sticking_out
 from tests.teaching.test_components import Parts, page_state
 
 X = torch.arange(-20, 21, dtype=torch.float64) / 5
@@ -447,11 +448,7 @@ def test_a_point_outside_the_picture_is_not_drawn(show):
 @pytest.mark.parametrize("script", [True, False], ids=["script", "no script"])
 def test_nothing_overflows(show, width, script):
     page = show(swishes(label="L" * 60), width=width, java_script_enabled=script)
-    wide = page.evaluate(
-        "() => [...document.querySelectorAll('.component *')]"
-        ".filter(n => n.getBoundingClientRect().right > innerWidth - 15).map(n => n.outerHTML)"
-    )
-    assert wide == []
+    assert sticking_out(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") == width
     if script:
         ticks = page.evaluate(

@@ -12,6 +12,7 @@ from lib.attention import causal_mask
 from lib.sliding_window import count_pairs, window_mask
 from lib.teaching.components import MaskPainter, base
 from lib.teaching.figures import COLORS
+from tests.browser import sticking_out
 from tests.teaching.test_components import Parts, page_state
 
 N = 9
@@ -312,11 +313,7 @@ def test_touch_targets(show):
 def test_nothing_overflows(show, width, script):
     shown = MaskPainter(32, window=62, global_tokens=range(32), label="L" * 60, name="painter")
     page = show(shown, width=width, java_script_enabled=script)
-    wide = page.evaluate(
-        "() => [...document.querySelectorAll('.component *')]"
-        ".filter(n => n.getBoundingClientRect().right > innerWidth - 15).map(n => n.outerHTML)"
-    )
-    assert wide == []
+    assert sticking_out(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") == width
     if not script:
         assert "With JavaScript window" in page.locator("#painter").inner_text()

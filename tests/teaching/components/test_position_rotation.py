@@ -12,6 +12,7 @@ import torch
 from lib.positions import sinusoidal_encoding
 from lib.teaching.components import PositionRotation, base
 from lib.teaching.figures import COLORS
+from tests.browser import sticking_out
 from tests.teaching.test_components import SURFACES, Parts, contrast, rgb
 
 FREQUENCIES = [10000 ** (-i / 8) for i in range(8)]  # of d_model 16
@@ -243,11 +244,7 @@ def test_nothing_overflows_and_targets_are_large(show, width, script):
         java_script_enabled=script,
     )
     assert page.locator(".component[data-live]").count() == (2 if script else 0)
-    wide = page.evaluate(
-        "() => [...document.querySelectorAll('.component *')]"
-        ".filter(n => n.getBoundingClientRect().right > innerWidth - 15).map(n => n.outerHTML)"
-    )
-    assert wide == []
+    assert sticking_out(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") == width
     heights = page.evaluate(
         "() => [...document.querySelectorAll('.component :is(button, input)')]"

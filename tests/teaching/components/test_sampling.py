@@ -11,6 +11,7 @@ import torch
 from lib.generation import keep_top_k, keep_top_p
 from lib.teaching.components import Sampling, base
 from lib.teaching.components.sampling import TEMPERATURES, TOP_PS
+from tests.browser import sticking_out
 from tests.teaching.test_components import SURFACES, Parts
 
 WORDS = ["the", "a", " cat", "dog", "\n", "ran", "slept", "milk", "sat", "and", "of", "so", "it"]
@@ -234,11 +235,7 @@ def test_nothing_overflows_and_fingers_fit(show, width, script):
     words = ["antidisestablishmentarianism" * 2, *WORDS]
     shown = Sampling(words, logits(n=14), draws=100, label="L" * 60, name="sampling")
     page = show(shown, width=width, java_script_enabled=script)
-    wide = page.evaluate(
-        "() => [...document.querySelectorAll('.component *')]"
-        ".filter(n => n.getBoundingClientRect().right > innerWidth - 15).map(n => n.outerHTML)"
-    )
-    assert wide == []
+    assert sticking_out(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") == width
     if script:
         sizes = page.evaluate(

@@ -12,6 +12,7 @@ import torch
 from lib.interpret.shapley import shapley_values
 from lib.teaching.components import ShapleyGame, base
 from lib.teaching.components.shapley_game import COALITIONS, EXAMPLES, ORDERS
+from tests.browser import sticking_out
 from tests.teaching.test_components import SURFACES, Parts
 
 GAMES = [*EXAMPLES.values(), [1, 2, 3, 4, 5, 6, 7], [12, 0, 1, 0, 5, 11, 0]]
@@ -175,11 +176,7 @@ def test_by_keyboard_and_buttons(show):
 def test_nothing_overflows_and_fingers_fit(show, width, script):
     names = ["antidisestablishmentarianism", "B" * 20, "C"]
     page = show(game(players=names, label="L" * 60), width=width, java_script_enabled=script)
-    wide = page.evaluate(
-        "() => [...document.querySelectorAll('.component *')]"
-        ".filter(n => n.getBoundingClientRect().right > innerWidth - 15).map(n => n.outerHTML)"
-    )
-    assert wide == []
+    assert sticking_out(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") == width
     if script:
         sizes = page.evaluate(

@@ -12,6 +12,7 @@ import torch
 
 from lib.teaching.components import TokenStrip, base
 from lib.teaching.components.token_strip import SAYS, STEPS
+from tests.browser import sticking_out
 from tests.teaching.test_components import SURFACES, Parts, contrast, rgb, strip
 
 WORDS = ["the", "cat", "drank", "milk", "and", "slept"]
@@ -469,11 +470,7 @@ def test_nothing_overflows(show, width, script):
     )
     page = show(shown, width=width, java_script_enabled=script)
     assert page.locator(".component[data-live]").count() == int(script)
-    wide = page.evaluate(
-        "() => [...document.querySelectorAll('.component *')]"
-        ".filter(n => n.getBoundingClientRect().right > innerWidth - 15).map(n => n.outerHTML)"
-    )
-    assert wide == []
+    assert sticking_out(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
