@@ -1313,7 +1313,7 @@ except ValueError as error:
 #
 # | What one reads | What is so |
 # |---|---|
-# | “The encoding is a sum of two sines, one number per position.” | It is a vector of $d$ numbers {eq}`def-sinusoidal-encoding-formula`. One number a position cannot even keep positions apart: D01, D02 below. |
+# | “The encoding is a sum of two sines, one number per position.” | It is a vector of $d$ numbers {eq}`def-sinusoidal-encoding-formula`. One number a position cannot even keep positions apart: D01, D02. |
 # | “Each layer adds a positional encoding.” | It is added once, “at the bottoms of the encoder and decoder stacks” {cite}`vaswani2017` (§3.5). Later layers get it through the residual stream. |
 # | “The positional code is learned automatically.” | The sinusoids hold no parameter. A learned table is the other option, with nearly the same result {cite}`vaswani2017` (Table 3, row E). |
 # | “$x = E[t] + P$.” | The embedding is multiplied by $\sqrt{d}$ first {cite}`vaswani2017` (§3.4). What that is for: step 6, and D30. |

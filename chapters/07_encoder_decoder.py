@@ -1693,7 +1693,7 @@ show_figure(
 # | Said | True | Source |
 # |---|---|---|
 # | “The decoder uses the encoder's context vector.” | Masked self-attention, then cross-attention over *all* the encoder's states. One vector is what earlier models had {cite}`sutskever2014`; attention was invented to be rid of it {cite}`bahdanau2015`. | {cite:t}`vaswani2017` (§3.2.3) |
-# | “$x = E[t] + P$.” | The embedding is multiplied by $\sqrt{d}$ first: step 5, and D30 below. | {cite:t}`vaswani2017` (§3.4) |
+# | “$x = E[t] + P$.” | The embedding is multiplied by $\sqrt{d}$ first: step 5, and D30. | {cite:t}`vaswani2017` (§3.4) |
 # | “Every layer adds a positional encoding.” | It is added once, at the bottom of each of the two stacks. | {cite:t}`vaswani2017` (§3.5) |
 #
 # ## Broken on purpose

@@ -260,12 +260,14 @@ check("magnitude drops the wrong weight", by_magnitude > 40 * by_output)
 #
 # Step 2 still left the surviving weights as they were. If inputs are correlated, they can do
 # better. Say a row $w$ keeps the places $S$ and loses the places $R$. Choose new weights $v$ on
-# $S$. With
-# $\Sigma$ cut into blocks, the error is
+# $S$. With $\Sigma$ cut into blocks, the error is
 #
 # $$
-# \mathbb{E}\,\big(w_S^\top x_S + w_R^\top x_R - v^\top x_S\big)^2
-# = (w_S - v)^\top \Sigma_{SS} (w_S - v) + 2\,(w_S - v)^\top \Sigma_{SR}\, w_R + w_R^\top \Sigma_{RR}\, w_R .
+# \begin{aligned}
+# & \mathbb{E}\,\big(w_S^\top x_S + w_R^\top x_R - v^\top x_S\big)^2 \\
+# & \quad = (w_S - v)^\top \Sigma_{SS} (w_S - v) + 2\,(w_S - v)^\top \Sigma_{SR}\, w_R
+# + w_R^\top \Sigma_{RR}\, w_R .
+# \end{aligned}
 # $$
 #
 # Its derivative by $v$ is $-2\,\Sigma_{SS}(w_S - v) - 2\,\Sigma_{SR} w_R$. Set it to zero, for an
@@ -306,7 +308,7 @@ check("refitting helps, where inputs go together", refitted < as_they_were)
 
 # %% [markdown]
 # A layer of 24 outputs and 32 inputs shows all three. Its inputs have unlike sizes and go together.
-# For a small matrix as this, the refit runs once for each row, after the weights are chosen.
+# For a matrix as small as this, the refit runs once for each row, after the weights are chosen.
 
 
 # %%
@@ -346,7 +348,7 @@ for share in shares.tolist():
 half = shares.tolist().index(0.5)
 for name, errors in ways.items():
     print(
-        f"half of each row goes, by {name:18}{errors[half]:8.4f} of the output"
+        f"half of each row goes, {name + ':':19}{errors[half]:8.4f} of the output"
     )
 glue("compress-half-magnitude", ways["magnitude"][half])
 glue("compress-half-scored", ways["magnitude × size"][half])
@@ -443,8 +445,11 @@ for k in (1, N // 5 - 1, N // 5 + 1, N * 31 // 32 - 1, N * 31 // 32 + 1):
 # Leave out the heads in a set $R$:
 #
 # $$
-# \sum_{i \notin R} \operatorname{head}_i W_i^O + b^O
-# = \operatorname{Concat}(\operatorname{head}_1, \dots, \operatorname{head}_h)\, W^O\big[\,W_i^O \leftarrow 0 \text{ for } i \in R\,\big] + b^O .
+# \begin{aligned}
+# & \sum_{i \notin R} \operatorname{head}_i W_i^O + b^O \\
+# & \quad = \operatorname{Concat}(\operatorname{head}_1, \dots, \operatorname{head}_h)\,
+# W^O\big[\,W_i^O \leftarrow 0 \text{ for } i \in R\,\big] + b^O .
+# \end{aligned}
 # $$ (eq-pruning-and-quantization-heads)
 #
 # On the right, columns of `nn.Linear`'s weight are zero, and all is as large as before. On the left
@@ -536,7 +541,8 @@ print(f"E[e²] / (Δ²/12) of {len(x):,} uniform numbers: {ratio:.4f}")
 # u^2 = \frac{\Delta^2}{12} + \frac{\Delta^2}{\pi^2} \sum_{m=1}^{\infty} \frac{(-1)^m}{m^2} \cos\frac{2\pi m u}{\Delta} .
 # $$
 #
-# Put $u = e$, and take the mean. Now comes the point: $e$ and $x$ differ by a whole number of
+# Its constant is the mean of $u^2$ over a step, which step 6 has found; the other coefficients come
+# out by integrating by parts twice; there are no sines, as $u^2$ is even. Put $u = e$, and take the mean. Now comes the point: $e$ and $x$ differ by a whole number of
 # steps, and the cosine has the period of one step, or a whole fraction of it. So in the cosine $e$
 # may be replaced by $x$, and
 # $\mathbb{E}[\cos(2\pi m x/\Delta)]$ is the real part of $\varphi(2\pi m/\Delta)$:
@@ -546,7 +552,7 @@ print(f"E[e²] / (Δ²/12) of {len(x):,} uniform numbers: {ratio:.4f}")
 # \operatorname{Re} \varphi\Big(\frac{2\pi m}{\Delta}\Big) .
 # $$ (eq-pruning-and-quantization-exact)
 #
-# Nothing was approximated. $\Delta^2/12$ is right if $\varphi$ vanishes at all multiples of
+# Nothing was approximated. $\Delta^2/12$ is right if $\varphi$ vanishes at all multiples, but for 0, of
 # $2\pi/\Delta$, and nearly right if it is small there: if the density of $x$ does not change much from
 # one step to the next. For normal numbers of standard deviation $\sigma$, $\varphi(t) =
 # e^{-\sigma^2 t^2/2}$, and the first term of the sum is
@@ -642,21 +648,23 @@ show_figure(
 # :::{admonition} Our remark
 # :class: remark
 # {cite:t}`bennett1948` has the $\Delta^2/12$, for fine steps and smooth densities. That the error
-# is exactly uniform if and only if $\varphi$ vanishes at the multiples of $2\pi/\Delta$ is due to
+# is exactly uniform if and only if $\varphi$ vanishes at these multiples of $2\pi/\Delta$ is due to
 # {cite:t}`sripad1977`. {cite:t}`gray1998` tell the history.
 # :::
 #
 # ### Step 8. Six decibels a bit
 #
 # Errors are compared with what they spoil. The *signal-to-quantization-noise ratio* is the power of
-# $x$ over that of $e$, and engineers take ten times its logarithm, in decibels. Let the grid have
-# $2^b$ points that reach from $-\alpha$ to $\alpha$, so $\Delta = 2\alpha/2^b$, and let the rule of
-# step 6 hold. With $\sigma^2 = \mathbb{E}[x^2]$,
+# $x$ over that of $e$, and engineers take ten times its logarithm, in decibels. Cut the
+# numbers from $-\alpha$ to $\alpha$ into $2^b$ cells, and let each point of the grid stand in the middle
+# of a cell, so $\Delta = 2\alpha/2^b$; and let the rule of step 6 hold. With $\sigma^2 = \mathbb{E}[x^2]$,
 #
 # $$
-# \mathrm{SQNR} = 10 \log_{10} \frac{\sigma^2}{\Delta^2/12}
-# = 10 \log_{10} \frac{12\,\sigma^2\, 4^b}{4\,\alpha^2}
-# = b \cdot 20 \log_{10} 2 + 10 \log_{10} \frac{3\,\sigma^2}{\alpha^2} .
+# \begin{aligned}
+# \mathrm{SQNR} &= 10 \log_{10} \frac{\sigma^2}{\Delta^2/12}
+# = 10 \log_{10} \frac{12\,\sigma^2\, 4^b}{4\,\alpha^2} \\
+# &= b \cdot 20 \log_{10} 2 + 10 \log_{10} \frac{3\,\sigma^2}{\alpha^2} .
+# \end{aligned}
 # $$ (eq-pruning-and-quantization-sqnr)
 #
 # Each bit halves the step, and that is worth $20 \log_{10} 2$ decibels, about six. The second term
@@ -750,7 +758,8 @@ CurveExplorer(
 # $$ (eq-pruning-and-quantization-clip)
 #
 # The first term grows with $\alpha$ and the others fall: there is a best reach. It is an
-# approximation, as the first term counts the numbers beyond the reach too; they are few. With fewer
+# approximation, as the first term counts the numbers beyond the reach too. They are few, but at two
+# bits, where it is rough. With fewer
 # bits the best reach is smaller: a coarse grid cannot afford to go far.
 
 
@@ -964,8 +973,8 @@ check("with an integer zero stays", ours[1:6].abs().max(), 0.0, atol=0)
 # \sum_i \hat x_i \hat w_i = \Delta_x \Delta_w \Big[ \sum_i p_i q_i - z_w \sum_i p_i - z_x \sum_i q_i + n\, z_x z_w \Big] .
 # $$ (eq-pruning-and-quantization-product)
 #
-# Only the first sum is work, and it is a product of small integers. The third and the fourth can be
-# computed in advance, as weights do not change. With symmetric grids only the first is left. The
+# Only the first sum is work, and it is a product of small integers. The sums over
+# weights in the third and the fourth can be had in advance, as weights do not change. With symmetric grids only the first is left. The
 # two steps stand in front: that is what a step a row was for.
 #
 # Products of bytes are added up in 32 bits. Is there room? A symmetric byte is at most $2^7 - 1$ in
@@ -1020,7 +1029,7 @@ check(
 # cases
 #
 # $$
-# \mathbb{E}_u\big[\operatorname{round}(x + u)\big] = k + f - \tfrac12 = x , \qquad
+# \mathbb{E}_u\big[\operatorname{round}(x + u)\big] = k + f - \tfrac12 = x , \quad
 # \frac{\mathrm{d}}{\mathrm{d}x}\, \mathbb{E}_u\big[\operatorname{round}(x + u)\big] = 1 .
 # $$ (eq-pruning-and-quantization-dither)
 #
@@ -1355,7 +1364,7 @@ show_figure(
 )
 
 # %% [markdown]
-# Half of the weights can go, and {glue:text}`compress-half-zeros:.2f` of the texts are still named
+# Half of the weights can go, and {glue:text}`compress-half-zeros:.3f` of the texts are still named
 # right, against {glue:text}`compress-dense:.2f`; with all but a twentieth gone,
 # {glue:text}`compress-most-zeros:.2f`. Eight bits leave {glue:text}`compress-eight:.2f`, four
 # {glue:text}`compress-four:.2f`, two {glue:text}`compress-two:.2f`
@@ -1530,7 +1539,7 @@ check("fewer heads and neurons do not", peaks[2] < 0.8 * peaks[0])
 # one with instructions for products of bytes the integer product itself can be several times as
 # fast as the one in floats, and some of that is spent on rounding the inputs. PyTorch falls back to
 # a plain loop where the processor has no such instructions, and then int8 may be slower than float.
-# The peak of a pass, {glue:text}`compress-peak-int8:.2f`, holds integers *and* floats for a moment;
+# Its pass peaks at {glue:text}`compress-peak-int8:.2f` times what the dense one does: it holds integers *and* floats for a moment;
 # only the weights became smaller.
 
 # %% [markdown]
@@ -1707,10 +1716,10 @@ show_figure(
 #
 # | Said | True | Source |
 # |---|---|---|
-# | “Pruning makes models smaller.” | Zeros alone shrink neither file nor work. A format that leaves them out does, and so do matrices with fewer rows. | D35 below; {eq}`eq-pruning-and-quantization-formats` |
+# | “Pruning makes models smaller.” | Zeros alone shrink neither file nor work. A format that leaves them out does, and so do matrices with fewer rows. | D35; {eq}`eq-pruning-and-quantization-formats` |
 # | “The smallest weights matter least.” | To the matrix. For the output it is weight times size of the input, if inputs do not go together. | {eq}`eq-pruning-and-quantization-scored`, {eq}`eq-pruning-and-quantization-refit` |
 # | “Each bit is worth six decibels.” | At a fixed reach. With the best reach for each number of bits it is less. | {eq}`eq-pruning-and-quantization-clip` |
-# | “The rounding error is uniform, as the steps are fine.” | Fine steps are enough, and far from needed: one step a standard deviation will do. | {eq}`eq-pruning-and-quantization-normal` |
+# | “The rounding error is uniform, as the steps are fine.” | For a smooth density fine steps are enough, and they are far from needed: for normal numbers a step as wide as a standard deviation will do. | {eq}`eq-pruning-and-quantization-normal` |
 # | “The straight-through estimator has no justification.” | It is the exact slope of the mean of randomised rounding. Without the random part it is an approximation. | {eq}`eq-pruning-and-quantization-dither` |
 
 # %% [markdown]
@@ -1795,7 +1804,8 @@ catches(
 # file is {glue:text}`compress-d35-file:.2f` of the dense one, and the products take
 # {glue:text}`compress-d35-work:.2f` of the operations. Or keep the zeros, and store them in a
 # format that leaves them out; then say which, and that the work is as before. Whether the *answers*
-# survive either is another question, and the chart above answers it for one model.
+# survive either is another question, which {numref}`fig-pruning-and-quantization-chart` answers for
+# one model.
 
 # %% [markdown]
 # ## Exercises
@@ -2044,8 +2054,8 @@ grade("ex-pruning_and_quantization-product", product)
 #   integers need only sums besides {eq}`eq-pruning-and-quantization-product`.
 # - Straight-through is the slope of randomised rounding {eq}`eq-pruning-and-quantization-dither`.
 #   It trains models of few bits.
-# - On our classifier bits were cheaper than zeros, and both cheaper than a narrow model taught by
-#   the large one.
+# - On our classifier bits were cheaper than zeros, and cheaper than a narrow model taught by the
+#   large one. Zeros beat the narrow model as long as enough weights were left, and then lost to it.
 #
 # ## Sources
 #

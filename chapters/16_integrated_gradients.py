@@ -43,6 +43,7 @@ sys.path.insert(0, str(root))
 # %% tags=["hide-input"]
 import itertools
 import math
+import textwrap
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -652,7 +653,9 @@ check("a staircase treats equals unequally", unequal, [0.0, 1.0], atol=1e-6)
 #
 # **Gauss.** Why have the nodes stand in equal distances? Choose $m$ nodes *and* $m$ weights, and
 # there are $2m$ numbers to choose. Let $P_m$ be the polynomial of degree $m$ that is orthogonal on
-# $[0, 1]$ to all polynomials of lower degree (Legendre's), and let the nodes be its zeros. The
+# $[0, 1]$ to all polynomials of lower degree (Legendre's), and let the nodes be its zeros. (There are
+# $m$ of them inside: if it changed its sign at fewer places, its product with the polynomial of lower
+# degree that changes sign just there would have one sign, and an integral other than zero.) The
 # weights are chosen such that the sum is exact up to degree $m - 1$: $m$ linear equations for $m$
 # weights. Now take any polynomial $p$ of degree up to $2m - 1$, and divide it by $P_m$:
 # $p = q\,P_m + r$, with $q$ and $r$ of degree $m - 1$ at most. The integral of $q\,P_m$ is zero, as $P_m$ is
@@ -660,11 +663,12 @@ check("a staircase treats equals unequally", unequal, [0.0, 1.0], atol=1e-6)
 #
 # $$
 # \sum_k w_k\, p(\alpha_k) = \sum_k w_k\, r(\alpha_k) = \int_0^1 r = \int_0^1 p
-# \qquad \text{for } \deg p \le 2m - 1 .
+# \quad \text{for } \deg p \le 2m - 1 .
 # $$ (eq-integrated-gradients-gauss)
 #
-# For another $g$, compare with the polynomial $p$ that suits it best. The weights are positive and
-# sum to one, so the sum errs by no more than $\max \lvert g - p \rvert$, and so does the integral:
+# For another $g$, compare with the polynomial $p$ that suits it best. The weights are positive:
+# of the polynomial of degree $m - 1$ that is 1 at one node and 0 at the others, the square has
+# degree $2m - 2$, so its integral is that node's weight. And they sum to one. So the sum errs by no more than $\max \lvert g - p \rvert$, and so does the integral:
 #
 # $$
 # \Big\lvert \sum_k w_k\, g(\alpha_k) - \int_0^1 g \Big\rvert
@@ -739,7 +743,7 @@ for rule, steps in [
 #
 # $$
 # \Big\lvert \sum_k w_k\, g(\alpha_k) - \int_0^1 g \Big\rvert \le \lvert J \rvert \max_k w_k
-# = O(1/m) \qquad \text{for a step of height } J .
+# = O(1/m) \quad \text{for one step } J .
 # $$ (eq-integrated-gradients-kink)
 #
 # One kink on the way, and every rule is of first order, Gauss's too
@@ -1051,7 +1055,7 @@ for what, attempt in {
     try:
         attempt()
     except ValueError as problem:
-        print(f"{what:8} {problem}")
+        print(textwrap.fill(f"{what}: {problem}", 72))
         check(f"{what}: refused in one line", "expected" in str(problem))
 
 # %% [markdown]
@@ -1264,8 +1268,8 @@ show_figure(
 
 # %% [markdown]
 # The mean slope is {glue:text}`ig-drop-mask:.2f`; at the end it is {glue:text}`ig-slope-end:.2f`.
-# The model is sure of itself by then, and this is why gradient times input has so little to say in
-# the strip above: the saturation of the first figure, in a real model.
+# The logit hardly moves there any more, and gradient times input looks at nothing but that end. So it
+# has little to say in the strip above: the saturation of the first figure, in a real model.
 #
 # ### Many texts, several models
 #
@@ -1388,6 +1392,7 @@ for a, b in pairs:
 same = [over_models("same_top", f"{a} | {b}")[0] for a, b in pairs[:6]]
 glue("ig-same-top-least", min(same))
 glue("ig-same-top-most", max(same))
+glue("ig-other-top", 1 - max(same))
 heights = {name: over_models("baseline_logit_share", name) for name in rows}
 for name, (height, spread) in heights.items():
     print(
@@ -1557,9 +1562,9 @@ show_figure(
 # |---|---|---|
 # | “The gradient shows which inputs matter.” | It shows what a *small* change would do. Where a model is sure, that is nothing. | step 1, box D36; {cite:t}`sundararajan2017`, §2.1 |
 # | “Attribute the token ids.” | An id is a name. Attribute the vectors, and sum over features. | step 8, box D53 |
-# | “The zero vector is a neutral baseline.” | Look it up: $f(x')$ says it. In the sentence above it was not. | the measurement above |
-# | “[PAD] means nothing, so it is the right baseline.” | Where attention skips padding, its vector is never trained: it means nothing in another sense. | the measurement above |
-# | “The shares add up, so they are right.” | Completeness is one equation. Scale any numbers, and they satisfy it. | the cell below |
+# | “The zero vector is a neutral baseline.” | Look it up: $f(x')$ says it. In the chapter's sentence it was not. | {numref}`fig-integrated-gradients-strip` |
+# | “[PAD] means nothing, so it is the right baseline.” | Where attention skips padding, its vector is never trained: it means nothing in another sense. | “On real data” |
+# | “The shares add up, so they are right.” | Completeness is one equation. Scale any numbers, and they satisfy it. | {eq}`eq-integrated-gradients-completeness`, and a check below the chapter's table |
 
 # %%
 noise = torch.rand(
@@ -1899,10 +1904,11 @@ grade("ex-integrated_gradients-staircase", staircase)
 #   {eq}`eq-integrated-gradients-kink`.
 # - Of a text, attribute word vectors and sum over features {eq}`eq-integrated-gradients-word`: the
 #   sum does not depend on the basis {eq}`eq-integrated-gradients-basis`. Never ids.
-# - The baseline is half of the question: in more than a fifth of our held-out texts, any other of
-#   the four puts another word at the top. Padding's vector is untrained, and no baseline at all.
-# - On held-out texts, for every model that we trained, the words that integrated gradients ranks
-#   first are those whose loss costs most, before gradient times input, and far before chance.
+# - The baseline is half of the question: on average over our models, in
+#   {glue:text}`ig-other-top:.0%` of the texts or more, any other of the four puts another word at the
+#   top. Padding's vector is untrained: as a baseline it is a random vector.
+# - On held-out texts, for every model that we trained, the loss of the words that integrated
+#   gradients ranks first costs more than that of gradient times input's, and far more than chance's.
 #
 # ## Sources
 #

@@ -712,19 +712,21 @@ show_figure(
 # ### Step 7. The same numbers by least squares
 #
 # $2^n$ worths and $n$ shares: fit the ones by the others. Let the model of the game be *additive*,
-# $v(S) \approx v(\emptyset) + \sum_{i \in S} \varphi_i$. Demand that it be exact for nobody, which it
-# is, and for all; and for the rest let it be as good as it can be, with a weight $\pi(s)$ for each
+# $v(S) \approx v(\emptyset) + \sum_{i \in S} \varphi_i$. Demand that it be exact for the empty
+# coalition, which it is, and for that of all players; and for the rest let it be as good as it can be, with a weight $\pi(s)$ for each
 # coalition of size $s$:
 #
 # $$
-# \min_{\varphi}\; \sum_{\emptyset \neq S \neq N} \pi(|S|)\,
-# \Big( v(S) - v(\emptyset) - \sum_{i \in S} \varphi_i \Big)^{\!2}
-# \quad\text{with}\quad \sum_{i \in N} \varphi_i = v(N) - v(\emptyset) =: \Delta .
+# \begin{aligned}
+# & \min_{\varphi}\; \sum_{\emptyset \neq S \neq N} \pi(|S|)\,
+# \Big( v(S) - v(\emptyset) - \sum_{i \in S} \varphi_i \Big)^{\!2} \\
+# & \quad\text{with}\quad \sum_{i \in N} \varphi_i = v(N) - v(\emptyset) =: \Delta .
+# \end{aligned}
 # $$ (def-shap-least-squares)
 #
 # Which weights make the solution the Shapley value? We solve for arbitrary ones. Let $n \geq 2$, and
 # subtract $v(\emptyset)$ from all worths, so that it can be left out. With a Lagrange multiplier
-# $\lambda$ the derivative by $\varphi_i$ gives
+# $\lambda$, which takes the factor 2 into itself, the derivative by $\varphi_i$ gives
 #
 # $$
 # \sum_{S \ni i} \pi(|S|) \Big( v(S) - \sum_{j \in S} \varphi_j \Big) = \lambda , \qquad i = 1, \dots, n .
@@ -782,9 +784,11 @@ show_figure(
 # the paper has it,
 #
 # $$
-# \pi(s) = \frac{n - 1}{\binom{n}{s}\, s\, (n - s)} , \qquad
-# \alpha - \beta = \sum_{s=1}^{n-1} \binom{n-2}{s-1} \pi(s) = \sum_{s=1}^{n-1} \frac{1}{n}
+# \begin{aligned}
+# \pi(s) &= \frac{n - 1}{\binom{n}{s}\, s\, (n - s)} , \\
+# \alpha - \beta &= \sum_{s=1}^{n-1} \binom{n-2}{s-1} \pi(s) = \sum_{s=1}^{n-1} \frac{1}{n}
 # = \frac{n - 1}{n} ,
+# \end{aligned}
 # $$ (eq-shap-kernel)
 #
 # because $\binom{n-2}{s-1} = \binom{n}{s} \frac{s\,(n-s)}{n\,(n-1)}$. So $(\alpha - \beta)\,n = n -
@@ -1431,9 +1435,9 @@ for k, m in enumerate(settings["permutations"]):
 # | Said | True | Source |
 # |---|---|---|
 # | “SHAP values are *the* fair explanation: they are unique.” | Unique for a game. One model and one input make many games, each with its own values. | {cite}`sundararajan2020`; {numref}`fig-shap-words` |
-# | “A feature that the model ignores gets 0.” | In the interventional game. In the conditional one it may get up to half {eq}`eq-shap-conditional`. | {cite}`janzing2020` |
+# | “A feature that the model ignores gets 0.” | In the interventional game. In the conditional one it may get a share, in our example up to half {eq}`eq-shap-conditional`. | {cite}`janzing2020` |
 # | “It tells what happens if I change the feature.” | It tells what the feature adds, on average over who is there already. For a change, evaluate the model at the change. | {eq}`eq-shap-orders` |
-# | “KernelSHAP weights coalitions by how near they are to the input.” | Its weights are the same for small and for large coalitions, and they are forced. A kernel of nearness is LIME's (chapter 18). | {eq}`eq-shap-forced` |
+# | “KernelSHAP weights coalitions by how near they are to the input.” | Its weights are the same for a coalition and for those it leaves out, and they are forced. A kernel of nearness is LIME's (chapter 18). | {eq}`eq-shap-forced` |
 # | “Left-out drops are approximate Shapley values.” | They are one term of the sum, and need not sum to anything: D54. | {eq}`def-shap-value` |
 
 # %% [markdown]

@@ -43,6 +43,7 @@ sys.path.insert(0, str(root))
 # %% tags=["hide-input"]
 import itertools
 import math
+import textwrap
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -280,7 +281,7 @@ check("eq-lime-unique", [rank(twins), rank(z)], [3, n + 1])
 try:
     weighted_least_squares(twins, answers, even)
 except ValueError as refused:
-    print(refused)
+    print(textwrap.fill(str(refused), 72))
 middle = weighted_least_squares(twins, answers, even, ridge=1e-6)
 print("with a little ridge:", [f"{b:.3f}" for b in middle.coefficients])
 check("ridge splits evenly", middle.coefficients[0], middle.coefficients[1])
@@ -311,10 +312,10 @@ check("ridge splits evenly", middle.coefficients[0], middle.coefficients[1])
 # $p(1-p)(y^+ - y^-)$, and
 #
 # $$
-# \beta_j = y^+ - y^- :
-# \quad\text{the mean answer with the word, less the mean answer without.}
+# \beta_j = y^+ - y^- ,
 # $$ (eq-lime-difference)
 #
+# the mean answer with the word, less the mean answer without it.
 # So this is all that a coefficient is: an average over the questions that were asked, of what the
 # word does in the company of others. Which questions, and how heavy, was our choice.
 #
@@ -803,7 +804,7 @@ show_figure(
 #
 # Three things follow. The spread falls as $1/\sqrt{m}$, and no faster. It grows with what the line
 # leaves over, so a low $R^2$ and an unstable explanation come together. And weights that are
-# uneven cost samples: as many equal ones as
+# uneven cost samples: about as many equal ones as
 #
 # $$
 # m_{\text{eff}} = \frac{\big(\sum_i \pi_i\big)^2}{\sum_i \pi_i^2} \le m
@@ -1504,6 +1505,8 @@ for m, column in zip(setting["spread_samples"], spread.T, strict=True):
     print(f"{m:6} questions: {column.mean():.3f} ± {column.std():.3f}")
 glue("lime-spread-share-few", spread[:, 1].mean())
 glue("lime-spread-share-many", spread[:, 3].mean())
+glue("lime-spread-few", setting["spread_samples"][1])
+glue("lime-spread-many", setting["spread_samples"][3])
 check(
     "sixteen times the questions", 3 < (spread[:, 1] / spread[:, 3]).mean() < 6
 )
@@ -1524,15 +1527,15 @@ check(
 # what *one* hidden word does, {eq}`eq-lime-narrow`, may miss words that stand in for each other:
 # hide either, and nothing happens. A wider kernel has asked about that. So the test is not
 # neutral. It rewards methods that ask the questions that it asks, with the same [MASK]; integrated
-# gradients never hide a word, and yet come close. “Faithful” always means: to this question, under
+# gradients hide no word (but they start from the same [MASK]), and yet come close. “Faithful” always means: to this question, under
 # this way of taking away.
 #
 # The `lime` package gives coefficients whose correlation with ours is
 # {glue:text}`lime-package-correlation:.3f`, and takes {glue:text}`lime-package-time:.1f` ±
 # {glue:text}`lime-package-time-sd:.1f` times as long on these short texts,
 # on this machine. Over seeds a coefficient spreads by {glue:text}`lime-spread-share-few:.0%` of
-# the largest one at the second number of questions in the table, and by
-# {glue:text}`lime-spread-share-many:.1%` at the last.
+# the largest one with {glue:text}`lime-spread-few:.0f` questions, and by
+# {glue:text}`lime-spread-share-many:.1%` with {glue:text}`lime-spread-many:.0f`.
 #
 # ## Broken on purpose
 #
@@ -1858,9 +1861,9 @@ grade("ex-lime-neighbours", neighbours)
 # - With Shapley's kernel the coefficients are Shapley's values {eq}`eq-lime-shapley`. The draws
 #   weigh as much as the kernel does.
 # - Over seeds the coefficients spread as $1/\sqrt m$, by an amount that can be computed
-#   {eq}`eq-lime-sandwich`. A seed makes an answer repeatable; more questions make it certain.
+#   {eq}`eq-lime-sandwich`. A seed makes an answer repeatable; more questions make it steady.
 # - On the book's classifier all three methods pass the deletion test by a wide margin over random
-#   orders, for every model. Passing it is necessary: it says that the named words matter when
+#   orders, for every model. Passing it is not everything: it says that the named words matter when
 #   *hidden*, and not why.
 #
 # ## Sources

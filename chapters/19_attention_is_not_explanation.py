@@ -223,7 +223,7 @@ check(
 )
 
 unhalved = torch.linalg.multi_dot([2 * s for s in step.flip(0)])
-print("row sums:", R.sum(-1).tolist())
+print("row sums:", [round(x, 6) for x in R.sum(-1).tolist()])
 print("without halving, A + I:", unhalved.sum(-1).tolist())
 check("A + I without the half grows like 2^L", unhalved @ ones, 2**L * ones)
 
@@ -543,7 +543,7 @@ for short in (d_v + 1, d_v + 2):
 #
 # $$
 # \frac{\partial f}{\partial s_{ij}} = \sum_k g_{ik}\, \alpha_{ik} \big([k = j] - \alpha_{ij}\big)
-# = \alpha_{ij}\, \big( g_{ij} - \bar g_i \big), \qquad \bar g_i = \sum_k \alpha_{ik}\, g_{ik} .
+# = \alpha_{ij}\, \big( g_{ij} - \bar g_i \big), \quad \bar g_i = \sum_k \alpha_{ik}\, g_{ik} .
 # $$ (eq-attention-is-not-explanation-felt)
 #
 # The weight is one factor. The other says whether token $j$ offers anything that differs from the
@@ -579,7 +579,8 @@ check(
     bool((whole_norm <= each.sum(-1)).all() and (each <= heads + 1e-12).all()),
 )
 print(
-    "‖sum‖ as a share of the sum of norms:", (whole_norm / each.sum(-1)).mean()
+    "‖sum‖ as a share of the sum of norms: "
+    f"{(whole_norm / each.sum(-1)).mean():.3f}"
 )
 glue("attexp-cancel", (whole_norm / each.sum(-1)).mean())
 
@@ -788,7 +789,8 @@ with torch.no_grad():
     logits = model(ids)[0]
 named = int(logits.argmax())
 print(f"held-out accuracy {accuracy:.3f} on {len(held_out)} texts")
-print(f"“{SENTENCE}” is from: {data.names[named]}")
+print(f"“{SENTENCE}”")
+print(f"is from: {data.names[named]}")
 glue("attexp-accuracy", accuracy)
 glue("attexp-texts", len(held_out))
 check("the model has learned something", accuracy > 0.7)
@@ -842,7 +844,8 @@ AttentionRows(
 # %%
 scores = word_scores(model, ids)
 order = [*MEASURES[:-1], "leave-one-out"]
-print(f"{'word':12}" + "".join(f"{name[:10]:>11}" for name in order))
+heads_of_columns = [*order[:-1], "loo"]
+print(f"{'word':12}" + "".join(f"{name:>11}" for name in heads_of_columns))
 for j, word in enumerate(tokens[1:]):
     shares_of = [(scores[name] / scores[name].sum())[j] for name in order]
     print(f"{word:12}" + "".join(f"{x:11.3f}" for x in shares_of))
@@ -853,6 +856,10 @@ print(
         for name in order
     )
 )
+one_text = len(tokens) - 1
+glue("attexp-one-words", one_text)
+by_chance = math.sqrt(2 * (2 * one_text + 5) / (9 * one_text * (one_text - 1)))
+glue("attexp-one-chance", by_chance)
 cls_share = own[-1, 0, :, 0, 0].mean()
 print(f"[CLS] gives itself {cls_share:.3f} in the last layer")
 
@@ -873,8 +880,9 @@ show_figure(
 
 # %% [markdown]
 # In {numref}`fig-attention-is-not-explanation-measures` some words are bright in all rows and some
-# only in one. By {eq}`eq-attention-is-not-explanation-chance`, the column of one sentence could be
-# chance. So we take a hundred.
+# only in one. For {glue:text}`attexp-one-words:.0f` words chance alone gives $\tau$ a standard
+# deviation of {glue:text}`attexp-one-chance:.2f` {eq}`eq-attention-is-not-explanation-chance`, so the
+# last line of the table says little. We take a hundred texts.
 #
 # ### Does attention agree with anything?
 
@@ -947,18 +955,18 @@ show_figure(
 
 # %% [markdown]
 # Over {glue:text}`attexp-seeds:.0f` models the mean $\tau$ with leave-one-out is
-# {glue:text}`attexp-tau-attention:.2f` for raw attention (standard deviation over models
-# {glue:text}`attexp-tau-attention-sd:.2f`), {glue:text}`attexp-tau-rollout:.2f` for rollout
-# ({glue:text}`attexp-tau-rollout-sd:.2f`), {glue:text}`attexp-tau-norms:.2f` for norms
-# ({glue:text}`attexp-tau-norms-sd:.2f`), and {glue:text}`attexp-tau-gradient:.2f` for gradient times
-# input ({glue:text}`attexp-tau-gradient-sd:.2f`). Chance gives
+# {glue:text}`attexp-tau-attention:.3f` for raw attention (standard deviation over models
+# {glue:text}`attexp-tau-attention-sd:.3f`), {glue:text}`attexp-tau-rollout:.3f` for rollout
+# ({glue:text}`attexp-tau-rollout-sd:.3f`), {glue:text}`attexp-tau-norms:.3f` for norms
+# ({glue:text}`attexp-tau-norms-sd:.3f`), and {glue:text}`attexp-tau-gradient:.3f` for gradient times
+# input ({glue:text}`attexp-tau-gradient-sd:.3f`). Chance gives
 # {glue:text}`attexp-tau-chance:.2f` ({numref}`fig-attention-is-not-explanation-agreement`).
 #
 # So here attention is *not* unrelated to what matters, and it would be wrong to report that it is.
 # Rollout comes out ahead of gradient times input. Norms are no better a look than weights: in this
-# model the values' lengths differ too little to change the order. But no measure comes near one, and
+# model the values' lengths differ too little to change the order much. But no measure comes near one, and
 # attention and the gradient agree with each other no better
-# ({glue:text}`attexp-tau-between:.2f` ± {glue:text}`attexp-tau-between-sd:.2f`). A $\tau$ of a third
+# ({glue:text}`attexp-tau-between:.3f` ± {glue:text}`attexp-tau-between-sd:.3f`). A $\tau$ of a third
 # means that of three pairs of words two are in the right order: useful for a glance, and nothing to
 # argue a single case with.
 #
@@ -1226,6 +1234,7 @@ show_figure(
 
 # %%
 drop = torch.zeros(len(layers), heads)
+print("how far accuracy falls")
 for number, layer in enumerate(layers):
     for h in range(heads):
         with ablate_heads(layer.attention, [h]):
@@ -1233,9 +1242,9 @@ for number, layer in enumerate(layers):
     with ablate_heads(layer.attention, range(heads)):
         alone = hits(probabilities())
     print(
-        f"layer {number + 1}: one head gone, accuracy falls by",
+        f"layer {number + 1}: one head gone:",
         [round(x, 3) for x in drop[number].tolist()],
-        f"all gone: by {accuracy - alone:.3f}",
+        f"all gone: {accuracy - alone:.3f}",
     )
     glue(f"attexp-layer-{number + 1}", accuracy - alone)
     glue(f"attexp-heads-{number + 1}", drop[number].sum())
@@ -1246,7 +1255,7 @@ check("the model is as it was", probabilities(), before, atol=0)
 # add up to {glue:text}`attexp-heads-1:.3f`. In layer 2 it is {glue:text}`attexp-layer-2:.3f` and
 # {glue:text}`attexp-heads-2:.3f`. The sums differ, as step 3 said they may: heads cover for each
 # other, and looking at one head's map says little of what would be lost without it.
-# {cite:t}`michel2019` found in large models that most heads can go alone.
+# {cite:t}`michel2019` found in large models that most heads can be spared, each by itself.
 #
 # ### Attention to signs
 #
@@ -1410,11 +1419,11 @@ show_figure(
 # measure.
 #
 # **Do the weights guide another model?** A model without context reaches
-# {glue:text}`attexp-guided-uniform:.2f` ± {glue:text}`attexp-guided-uniform-sd:.2f` with uniform
-# weights, {glue:text}`attexp-guided-base:.2f` ± {glue:text}`attexp-guided-base-sd:.2f` with those of
-# our model, {glue:text}`attexp-guided-permuted:.2f` ± {glue:text}`attexp-guided-permuted-sd:.2f` with
-# the same in a random order, and {glue:text}`attexp-guided-adversary:.2f` ±
-# {glue:text}`attexp-guided-adversary-sd:.2f` with the adversary's. Both sides have their point. The
+# {glue:text}`attexp-guided-uniform:.3f` ± {glue:text}`attexp-guided-uniform-sd:.3f` with uniform
+# weights, {glue:text}`attexp-guided-base:.3f` ± {glue:text}`attexp-guided-base-sd:.3f` with those of
+# our model, {glue:text}`attexp-guided-permuted:.3f` ± {glue:text}`attexp-guided-permuted-sd:.3f` with
+# the same in a random order, and {glue:text}`attexp-guided-adversary:.3f` ±
+# {glue:text}`attexp-guided-adversary-sd:.3f` with the adversary's. Both sides have their point. The
 # honest weights guide far better than their own numbers in a random order, and than the adversary's,
 # as {cite:t}`wiegreffe2019` (§4) found. But they guide no better than even weights do.
 #
@@ -1426,8 +1435,8 @@ show_figure(
 # number of steps.
 
 # %%
-print(f"{'':20}{'accuracy':>15}   τ with leave-one-out of")
-print(f"{'':38}{'attention':>15}{'rollout':>15}")
+print(f"{'':18}{'accuracy':>13}   τ with leave-one-out of")
+print(f"{'':33}{'attention':>13}  {'rollout':>13}")
 points = {}
 for name, runs in arms.items():
     accuracy_of = torch.tensor([run["accuracy"] for run in runs])
@@ -1440,7 +1449,7 @@ for name, runs in arms.items():
         f"{x.mean():.3f} ± {x.std():.3f}"
         for x in (accuracy_of, tau_of["attention"], tau_of["rollout"])
     ]
-    print(f"{name:20}" + "  ".join(f"{cell:>14}" for cell in cells))
+    print(f"{name:18}" + "  ".join(f"{cell:>13}" for cell in cells))
     key = "attexp-arm-" + name.replace(",", "").replace(" ", "-")
     glue(f"{key}-accuracy", accuracy_of.mean())
     glue(f"{key}-tau", tau_of["attention"].mean())
@@ -1456,9 +1465,9 @@ across = {
 m = len(all_accuracy)
 sd = math.sqrt(2 * (2 * m + 5) / (9 * m * (m - 1)))
 print(
-    f"over all {m} models, τ between accuracy and agreement: attention "
-    f"{across['attention']:.2f}, rollout {across['rollout']:.2f}; chance ± "
-    f"{sd:.2f}"
+    f"over all {m} models, τ between accuracy and agreement:\n"
+    f"attention {across['attention']:.2f}, rollout {across['rollout']:.2f}; "
+    f"chance ± {sd:.2f}"
 )
 glue("attexp-models", m)
 glue("attexp-across-attention", across["attention"])
@@ -1534,7 +1543,7 @@ show_figure(
 # {glue:text}`attexp-across-attention:.2f` for attention and {glue:text}`attexp-across-rollout:.2f` for
 # rollout, where chance has a standard deviation of {glue:text}`attexp-across-chance:.2f` (and models
 # of one structure are not independent draws). Here nothing was traded: depth bought no accuracy on
-# this task, and cost the map its meaning. Where depth does pay, the question is open; this
+# this task, and cost the map much of its agreement. Where depth does pay, the question is open; this
 # measurement cannot answer it.
 #
 # What all this is *not*: one task, one size, English docstrings of eight modules, texts of at most 32
@@ -1545,9 +1554,9 @@ show_figure(
 #
 # | Said | True | Source |
 # |---|---|---|
-# | “Attention shows why the model answered so.” | It is one factor of two {eq}`eq-attention-is-not-explanation-felt`. Here it agrees with leave-one-out better than chance, and far from fully. | {cite}`jain2019` (§4.1), and above |
+# | “Attention shows why the model answered so.” | It is one factor of two {eq}`eq-attention-is-not-explanation-felt`. Here it agrees with leave-one-out better than chance, and far from fully. | {cite}`jain2019` (§4.1); {numref}`fig-attention-is-not-explanation-agreement` |
 # | “Attention is no explanation, that is proven.” | Other weights with the same output exist for long texts {eq}`eq-attention-is-not-explanation-freedom`; that a model would produce them is another claim. | {cite}`wiegreffe2019` (§4) |
-# | “New structures are (or are not) interpretable.” | No such law. Of five structures measured, depth mattered, heads did not, and accuracy was the same: {numref}`fig-attention-is-not-explanation-structure`. | above |
+# | “New structures are (or are not) interpretable.” | No such law. Of five structures measured, depth mattered, heads did not, and accuracy was the same: {numref}`fig-attention-is-not-explanation-structure`. | “What structure changes” |
 # | “Rollout takes the whole network into account.” | It takes weights and the residual stream; values, $W^O$, feed-forward and norms are left out. | {cite}`abnar2020` (§3), step 2 |
 
 # %% [markdown]
@@ -1892,12 +1901,12 @@ grade("ex-attention_is_not_explanation-tau", tau)
 #   output {eq}`eq-attention-is-not-explanation-corner`. Below that it may determine them.
 # - The answer feels $\alpha_{ij}(g_{ij} - \bar g_i)$ {eq}`eq-attention-is-not-explanation-felt`: the
 #   weight is one factor of two.
-# - Agreement of orders has a chance level, and one sentence is below it
+# - Agreement of orders has a chance level, and for one sentence it is wide
 #   {eq}`eq-attention-is-not-explanation-chance`. Over a hundred texts and several models attention
 #   agreed with leave-one-out better than chance, and no measure agreed fully.
 # - Attention is used by a model that was trained with it, and not needed by this task. A trained
 #   adversary answers as well and looks elsewhere.
-# - Depth, not the number of heads, costs raw attention its meaning, at equal accuracy; rollout mends
+# - Depth, not the number of heads, costs raw attention its agreement, at equal accuracy; rollout mends
 #   part of it. A law of “structure against interpretability” was not found.
 #
 # ## Sources

@@ -64,16 +64,16 @@ def record(
 
 
 def recorded(name: str, *, folder: Path | None = None) -> dict[str, Any]:
-    """Read `book/experiments/NAME.json`, print one line that says where it is from, return it.
+    """Read `book/experiments/NAME.json`, print two lines that say where it is from, return it.
 
-    The line is the same in every run. RecordError, in one line, if the file is missing, is no JSON
+    They are the same in every run. RecordError, in one line, if the file is missing, is no JSON
     object, or a field of `FIELDS` is missing, of another type, or empty.
     """
     content = _read((FOLDER if folder is None else folder) / f"{name}.json")
     minutes = content["seconds"] / 60
     print(
-        f"recorded {content['date']} on {content['hardware']}, torch {content['torch']}, "
-        f"in {minutes:.0f} minutes, by `{content['command']}`"
+        f"recorded {content['date']}, in {minutes:.0f} minutes, on {content['hardware']},\n"
+        f"torch {content['torch']}, by `{content['command']}`"
     )
     return content
 

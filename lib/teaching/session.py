@@ -41,7 +41,8 @@ def start(seed: int = 0) -> torch.device:
         place = "cpu, 1 thread"
     versions = [f"python {platform.python_version()}"]
     versions += [f"{name} {_version(name)}" for name in ("torch", "numpy", "matplotlib")]
-    print(" · ".join([*versions, place, f"seed {seed}"]))
+    print(" · ".join(versions))
+    print(f"{place} · seed {seed}")
     return device
 
 

@@ -71,6 +71,7 @@ def test_most_terms_can_be_looked_up_now():
         ("acausal mask, causal masking", 0),
         ("look-ahead masks", 1),
         ("un-causal mask", 0),
+        ("[Causal mask] is a token", 0),
     ],
 )
 def test_a_term_is_found_with_its_plural_and_its_other_forms(text, found):

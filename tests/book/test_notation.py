@@ -125,7 +125,8 @@ def test_notation_lists_no_chapter_that_the_plan_lacks():
 
 
 def labels(chapter: str) -> list[str]:
-    return [label for _, label in notation.LABELLED.findall(notation.source(ROOT, chapter))]
+    found = notation.EQUATION.findall(notation.source(ROOT, chapter))
+    return [label for _, label in found if label]
 
 
 def test_first_uses_are_equations_of_the_chapter_that_use_the_symbol():
@@ -152,6 +153,12 @@ CHAPTER = """\
 # $$
 # \\text{u} = v_{i,j} + \\operatorname{A}(n)
 # $$ (def-x-first)
+#
+# $$
+# c
+# $$
+#
+# a w in words, and no equation
 #
 # $$
 # A = u_t
@@ -191,6 +198,7 @@ def test_the_equation_that_uses_a_symbol_is_found_by_its_marks_and_not_by_words(
     assert notation.equation_with(CHAPTER, "u") == "def-x-second"
     assert notation.equation_with(CHAPTER, "A") == "def-x-second"
     assert notation.equation_with(CHAPTER, "w") is None
+    assert notation.equation_with(CHAPTER, "c") is None, "its equation has no number"
 
 
 @pytest.mark.parametrize(

@@ -37,14 +37,13 @@ def test_what_is_recorded_comes_back(tmp_path):
     assert (got["python"], got["torch"]) == (platform.python_version(), torch.__version__)
 
 
-def test_one_line_says_where_it_is_from(tmp_path, capsys):
+def test_two_lines_say_where_it_is_from(tmp_path, capsys):
     path = written(tmp_path)
     path.write_text(path.read_text().replace(datetime.date.today().isoformat(), "2026-11-25"))
     recorded("some", folder=tmp_path)
     assert capsys.readouterr().out == (
-        "recorded 2026-11-25 on 2 CPU cores, one thread used, "
-        f"torch {torch.__version__}, in 3 minutes, "
-        "by `python book/experiments/some.py --steps 3`\n"
+        "recorded 2026-11-25, in 3 minutes, on 2 CPU cores, one thread used,\n"
+        f"torch {torch.__version__}, by `python book/experiments/some.py --steps 3`\n"
     )
 
 

@@ -30,11 +30,11 @@ def no_cuda(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
-def test_it_prints_one_line_with_versions_device_and_seed(capsys, no_cuda):
+def test_it_prints_versions_and_below_them_device_and_seed(capsys, no_cuda):
     assert start(seed=7) == torch.device("cpu")
     assert re.fullmatch(
         r"python 3\.\d+\.\d+ · torch \d+\.\d+\.\d+ · numpy \d+\.\d+\.\d+ · "
-        r"matplotlib \d+\.\d+\.\d+ · cpu, 1 thread · seed 7\n",
+        r"matplotlib \d+\.\d+\.\d+\ncpu, 1 thread · seed 7\n",
         capsys.readouterr().out,
     )
 
@@ -66,7 +66,7 @@ def test_a_gpu_is_named_and_keeps_its_cpu_threads(monkeypatch, capsys):
     assert torch.get_num_threads() == 2
     assert not torch.backends.cudnn.benchmark
     assert torch.backends.cudnn.deterministic
-    assert capsys.readouterr().out.endswith(" · Model X on cuda · seed 0\n")
+    assert capsys.readouterr().out.endswith("\nModel X on cuda · seed 0\n")
 
 
 def test_a_build_suffix_is_not_printed(monkeypatch):

@@ -31,7 +31,7 @@ class Term:
     def pattern(self) -> re.Pattern[str]:
         """What counts as the term in a text: it or another form, its plural, at any line break."""
         forms = [r"[\s-]+".join(map(re.escape, re.split(r"[ -]", f))) for f in self.words]
-        return re.compile(rf"(?<![\w-])(?:{'|'.join(forms)})(?:s|es)?(?!\w)", re.IGNORECASE)
+        return re.compile(rf"(?<![\w[-])(?:{'|'.join(forms)})(?:s|es)?(?!\w)", re.IGNORECASE)
 
     @property
     def words(self) -> tuple[str, ...]:

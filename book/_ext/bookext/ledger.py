@@ -116,7 +116,7 @@ def complain(app: Sphinx, env: BuildEnvironment) -> None:
 
 def _short(latex: str) -> str | None:
     latex = re.sub(r"\\begin\{(aligned|split)\}|\\end\{(aligned|split)\}|&", "", latex)
-    latex = " ".join(latex.split()).rstrip(".,; ")
+    latex = " ".join(latex.split()).rstrip(".,:; ").replace(r"\qquad", r"\quad")
     return latex if len(latex) <= SHORT and r"\\" not in latex and "\\begin" not in latex else None
 
 

@@ -23,7 +23,7 @@ from .glossary import note_listing
 
 NAMES = "book/notation.yml"
 HEAD = re.compile(r"# \| symbol \| shape \| meaning \|\n# \|[-|]+\|\n((?:# \|.*\n)+)")
-LABELLED = re.compile(r"^# \$\$\n((?:#.*\n)+?)# \$\$ \(([\w-]+)\)$", re.MULTILINE)
+EQUATION = re.compile(r"^# \$\$\n((?:(?!# \$\$).*\n)+?)# \$\$(?: \(([\w-]+)\))?$", re.MULTILINE)
 WORD = r"\\(?:text|operatorname|mathrm|mathbf|begin|end)\{[^{}]*\}"
 TOKEN = re.compile(rf"{WORD}|\\[a-zA-Z]+|\\.|\S")
 GREEK = "alpha beta gamma delta epsilon varepsilon zeta eta theta kappa lambda mu nu xi pi rho"
@@ -108,7 +108,9 @@ def tokens(latex: str) -> list[str]:
 def equation_with(text: str, latex: str) -> str | None:
     """The label of the first numbered equation of a chapter that uses a symbol."""
     wanted = tokens(latex)
-    for body, label in LABELLED.findall(text):
+    for body, label in EQUATION.findall(text):
+        if not label:
+            continue
         marks = tokens(re.sub(r"^# ?", "", body, flags=re.MULTILINE))
         places = range(len(marks) - len(wanted) + 1)
         if any(marks[start : start + len(wanted)] == wanted for start in places):
