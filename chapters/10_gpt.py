@@ -1746,11 +1746,11 @@ show_figure(
 #
 # | Said | True | Source |
 # |---|---|---|
-# | GPT came with “Language Models are Unsupervised Multitask Learners”, in 2018. | That is GPT-2, of 2019. GPT is “Improving Language Understanding by Generative Pre-Training”, of 2018. | {cite:t}`radford2018`; {cite:t}`radford2019` |
-# | GPT is an encoder–decoder. | It is a decoder alone: masked self-attention, and no cross-attention. | {cite:t}`radford2018` (§3.1) |
-# | The labels of a language model have to be shifted by the user. | It depends on the code. `causal_lm_loss`, like `transformers`, shifts inside; windows that come as input and target are shifted already. Both at once is D39. | this chapter |
-# | Temperature makes a model creative. | It raises every ratio of probabilities to the power $1/T$ {eq}`eq-gpt-temperature`, no more. | step 9 |
-# | A lower loss is always better. | Not below the entropy of the source: that is a leak, D14. | step 2 |
+# | “GPT came with ‘Language Models are Unsupervised Multitask Learners’, in 2018.” | That is GPT-2, of 2019. GPT is “Improving Language Understanding by Generative Pre-Training”, of 2018. | {cite:t}`radford2018`; {cite:t}`radford2019` |
+# | “GPT is an encoder–decoder.” | It is a decoder alone: masked self-attention, and no cross-attention. | {cite:t}`radford2018` (§3.1) |
+# | “The labels of a language model have to be shifted by the user.” | It depends on the code. `causal_lm_loss`, like `transformers`, shifts inside; windows that come as input and target are shifted already. Both at once is D39. | this chapter |
+# | “Temperature makes a model creative.” | It raises every ratio of probabilities to the power $1/T$ {eq}`eq-gpt-temperature`, no more. | step 9 |
+# | “A lower loss is always better.” | Not below the entropy of the source: that is a leak, D14. | step 2 |
 
 # %% [markdown]
 # ## Broken on purpose

@@ -186,9 +186,9 @@ show_figure(
 #
 # | Said | True | Source |
 # |---|---|---|
-# | BERT trains two independent one-way language models | That is ELMo; BERT is one encoder whose every layer sees both sides | {cite:t}`devlin2019`, §1; {cite:t}`peters2018` |
-# | BERT uses ReLU, and Swish is proven better in it | BERT uses GELU; the paper on Swish is a year older than BERT | {cite:t}`devlin2019`, A.2; {cite:t}`ramachandran2017` |
-# | BERT is two-stream | Two-stream self-attention is XLNet's; two streams for text and image are ViLBERT's | {cite:t}`yang2019`; {cite:t}`lu2019` |
+# | “BERT trains two independent one-way language models.” | That is ELMo; BERT is one encoder whose every layer sees both sides | {cite:t}`devlin2019`, §1; {cite:t}`peters2018` |
+# | “BERT uses ReLU, and Swish is proven better in it.” | BERT uses GELU; the paper on Swish is a year older than BERT | {cite:t}`devlin2019`, A.2; {cite:t}`ramachandran2017` |
+# | “BERT is two-stream.” | Two-stream self-attention is XLNet's; two streams for text and image are ViLBERT's | {cite:t}`yang2019`; {cite:t}`lu2019` |
 
 # %% [markdown]
 # ## Derivation

@@ -2062,7 +2062,7 @@ grade("ex-pruning_and_quantization-product", product)
 # - {cite:t}`lecun1990`: weights pruned by the curvature of the loss; {cite:t}`hassibi1993`: with
 #   the survivors moved. {cite:t}`han2015`, §3: magnitude and retraining. {cite:t}`sun2024`:
 #   magnitude times size of the input.
-# - {cite:t}`michel2019`, §2.3: heads taken out one at a time. {cite:t}`li2017`, §3.1: filters cut
+# - {cite:t}`michel2019`, §2.3: heads masked; §3.2: one at a time. {cite:t}`li2017`, §3.1: filters cut
 #   out whole.
 # - {cite:t}`bennett1948`: $\Delta^2/12$. {cite:t}`sripad1977`: when the error is exactly uniform.
 #   {cite:t}`gray1998`: the history.

@@ -279,9 +279,10 @@ check("which is not nothing", bool(missing.abs() >= 1))
 # %% [markdown]
 # :::{admonition} Our remark
 # :class: remark
-# The paper asks that $f$ be differentiable almost everywhere (§3, Proposition 1). That is a little
-# too weak, as rounding shows, and even continuity does not save it: Cantor's staircase is
-# continuous, has the derivative zero almost everywhere, and climbs from zero to one all the same.
+# The paper asks that $f$ be differentiable almost everywhere (§3, Proposition 1). By itself that
+# would admit rounding; a footnote adds that $f$ be continuous, with partial derivatives that are
+# continuous almost everywhere. Even so one has to keep out Cantor's staircase: it is continuous, has
+# the derivative zero almost everywhere, and climbs from zero to one all the same.
 # {cite:t}`lerma2021` prove completeness under hypotheses that suffice. For every network of this
 # book they hold.
 # :::
@@ -609,8 +610,9 @@ check("a staircase treats equals unequally", unequal, [0.0, 1.0], atol=1e-6)
 # Uniqueness takes more care than existence. {cite:t}`lerma2021` study under which hypotheses the
 # first statement holds; {cite:t}`lundstrom2022` find that the theorem behind the second is about
 # another class of functions than neural networks, and mend it with one more axiom. We prove neither
-# here, and nothing below rests on them. Note also what “the only path method” does not exclude: the
-# mean of the two staircases preserves symmetry too. It is a mean over paths, and not a path.
+# here, and nothing below rests on them. Note also what “the only path method” does not exclude, as
+# the paper itself remarks (§4.2, Remark 5): the mean of the two staircases preserves symmetry too. It
+# is a mean over paths, and not a path.
 # :::
 #
 # ### Step 7. How many steps

@@ -1618,12 +1618,12 @@ catches(
 #
 # | Said | True | Source |
 # |---|---|---|
-# | LIME explains a prediction. | It describes a line through answers to *other* inputs. How good a line, $R^2$ says; it is part of the answer. | {eq}`eq-lime-r2` |
-# | The default width is a good one. | There is no width that is right for all: it decides between leaving one out and a mean over all sets. | {eq}`eq-lime-narrow`, {eq}`eq-lime-wide`; {cite:t}`garreau2020` |
-# | A coefficient of zero means that the word does not matter. | One of two words decides, both have zero. | step 4 |
-# | LIME and SHAP are different methods for words. | One method, two kernels. | {eq}`eq-lime-shapley`; {cite:t}`lundberg2017` |
-# | Stable explanations are faithful, and seeds make them stable. | A seed makes them repeatable. Near inputs may still get far explanations. | {cite:t}`alvarezmelis2018` |
-# | Asking the model cannot be fooled. | Perturbed inputs can be recognised: a model that is biased on real inputs can answer harmlessly on those that LIME asks about. | {cite:t}`slack2020` |
+# | “LIME explains a prediction.” | It describes a line through answers to *other* inputs. How good a line, $R^2$ says; it is part of the answer. | {eq}`eq-lime-r2` |
+# | “The default width is a good one.” | There is no width that is right for all: it decides between leaving one out and a mean over all sets. | {eq}`eq-lime-narrow`, {eq}`eq-lime-wide`; {cite:t}`garreau2020` |
+# | “A coefficient of zero means that the word does not matter.” | One of two words decides, both have zero. | step 4 |
+# | “LIME and SHAP are different methods for words.” | One method, two kernels. | {eq}`eq-lime-shapley`; {cite:t}`lundberg2017` |
+# | “Stable explanations are faithful, and seeds make them stable.” | A seed makes them repeatable. Near inputs may still get far explanations. | {cite:t}`alvarezmelis2018` |
+# | “Asking the model cannot be fooled.” | Perturbed inputs can be recognised: a model that is biased on real inputs can answer harmlessly on those that LIME asks about. | {cite:t}`slack2020` |
 #
 # ## Exercises
 #

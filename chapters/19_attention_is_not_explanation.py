@@ -1305,10 +1305,10 @@ check(
 # :::{admonition} The paper says
 # :class: paper
 # {cite:t}`wiegreffe2019` object. On some of those tasks frozen *uniform* weights do as well, so
-# attention is not needed there and such a task tests nothing (§3.1). How far apart are two honest
-# seeds? Only beyond that is “far” far (§3.2). Are the weights good for anything outside their model?
+# attention is not needed there and such a task tests nothing (§3.2). How far apart are two honest
+# seeds? Only beyond that is “far” far (§3.3). Are the weights good for anything outside their model?
 # Give them to a simple model without context, and see whether they guide it better than uniform
-# ones (§3.3). And weights imposed text by text are no model's: train one adversary for all texts
+# ones (§3.4). And weights imposed text by text are no model's: train one adversary for all texts
 # (§4). Such adversaries exist, are less far than the optimised weights, and guide badly. That another
 # explanation exists does not make this one false.
 # :::
@@ -1914,7 +1914,7 @@ grade("ex-attention_is_not_explanation-tau", tau)
 # - {cite:t}`abnar2020`, §3: attention rollout and attention flow.
 # - {cite:t}`jain2019`, §4.1: correlation with gradients and leave-one-out; §4.2: permuted and
 #   adversarial weights.
-# - {cite:t}`wiegreffe2019`, §3.1: uniform weights; §3.2: variance over seeds; §3.3: guiding a simpler
+# - {cite:t}`wiegreffe2019`, §3.2: uniform weights; §3.3: variance over seeds; §3.4: guiding a simpler
 #   model; §4: a trained adversary.
 # - {cite:t}`brunner2020`, §3: weights are not identifiable where texts are longer than heads are wide.
 # - {cite:t}`kobayashi2020`, §3: norms of the weighted vectors; §4: BERT's attention to special tokens.
