@@ -57,7 +57,7 @@ SAYINGS = [
     ("GPT's form", 10, "“GPT is an encoder–decoder.” | It is a decoder alone"),
     ("two one-way models", 11, "“BERT trains two independent one-way language models.” | That is"),
     ("BERT's activation", 5, "“BERT uses ReLU, and Swish is proven better in BERT.” | BERT uses"),
-    ("BERT's activation", 11, "“BERT uses ReLU, and Swish is proven better in it.” | BERT uses GELU"),
+    ("BERT's activation", 11, "“BERT uses ReLU, and Swish is proven better in it.” | BERT uses"),
     ("two streams", 11, "“BERT is two-stream.” | Two-stream self-attention is XLNet's"),
     ("GELU is better", 5, "“GELU is proven better in the Transformer.” | In the pre-training of"),
     ("T5's positions", 8, "“T5 adds a relative position *layer*, for long sequences.” | It adds"),
