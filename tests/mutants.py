@@ -47,6 +47,7 @@ FAMILIES = ("bert", "distilbert", "electra", "gpt2", "longformer", "marian", "t5
 HEAVY = {  # what imports it
     "tests/models/": [f"transformers.models.{name}.modeling_{name}" for name in FAMILIES],
     "tests/test_data.py": ["sklearn.datasets"],
+    "tests/test_attention.py": ["torch._dynamo"],  # as a test of it compiles
     "lib/teaching/": ["IPython.display", "matplotlib.pyplot"],
     "lib/training.py": ["torch._dynamo"],  # by the first optimiser
 }
