@@ -47,9 +47,10 @@ FAMILIES = ("bert", "distilbert", "electra", "gpt2", "longformer", "marian", "t5
 HEAVY = {  # what imports it
     "tests/models/": [f"transformers.models.{name}.modeling_{name}" for name in FAMILIES],
     "tests/test_data.py": ["sklearn.datasets"],
-    "tests/test_attention.py": ["torch._dynamo"],  # as a test of it compiles
+    "tests/test_attention.py": ["torch._dynamo"],
+    "tests/test_compression.py": ["torch._dynamo"],
     "lib/teaching/": ["IPython.display", "matplotlib.pyplot"],
-    "lib/training.py": ["torch._dynamo"],  # by the first optimiser
+    "lib/training.py": ["torch._dynamo"],  # by the first optimiser, or graph
 }
 
 # The plugins of pytest that the settings and the tests need; the others take time to start.

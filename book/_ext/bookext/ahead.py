@@ -30,35 +30,35 @@ logger = logging.getLogger(__name__)
 
 
 class Ahead:
-    """Does jobs in threads, in their order; an error of a job is raised where it is waited for."""
+    """Does jobs in their order, so many at a time, each in a thread of its own.
+
+    An error of a job is printed and keeps nobody: who waits for it finds that nothing was done.
+    """
 
     def __init__(self, jobs: dict[Hashable, Callable[[], None]], threads: int) -> None:
         self._jobs = iter(jobs.items())
         self._lock = threading.Lock()
         self._done = {name: threading.Event() for name in jobs}
-        self._errors: dict[Hashable, Exception] = {}
-        for _ in range(min(threads, len(jobs))):
-            # a daemon, so that an interrupted build ends
-            threading.Thread(target=self._work, daemon=True).start()
+        for _ in range(threads):
+            self._begin()
 
-    def _work(self) -> None:
-        while True:
-            with self._lock:
-                name, job = next(self._jobs, (None, None))
-            if job is None:
-                return
-            try:
-                job()
-            except Exception as error:
-                self._errors[name] = error
+    def _begin(self) -> None:
+        with self._lock:
+            name, job = next(self._jobs, (None, None))
+        if job is not None:  # a daemon, so that an interrupted build ends
+            threading.Thread(target=self._work, args=(name, job), daemon=True).start()
+
+    def _work(self, name: Hashable, job: Callable[[], None]) -> None:
+        try:
+            job()
+        finally:
             self._done[name].set()
+            self._begin()
 
     def wait(self, name: Hashable) -> None:
-        """Return when this job is done, or at once if there is none of this name."""
+        """Return when this job has ended, or at once if there is none of this name."""
         if name in self._done:
             self._done[name].wait()
-        if name in self._errors:
-            raise self._errors[name]
 
 
 running = Ahead({}, 0)
