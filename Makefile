@@ -17,6 +17,8 @@ NAME ?=
 
 python := .venv/bin/python
 tools := book/tools
+# of tests over processes: whole files, in the order of conftest.py
+spread := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 help: ## list these commands
 	@awk -F ' ## ' '/^[a-z]+:.* ## / { sub(/:.*/, "", $$1); printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -25,16 +27,16 @@ env: ## make the environment in .venv, or bring it up to date (the other command
 	@PYTHON='$(PYTHON)' bash $(tools)/environment.sh
 
 book: env ## run the chapters and build the book in _build/html; prints the path to open
-	@bash $(tools)/build.sh
+	@JOBS=$(JOBS) bash $(tools)/build.sh
 
 # A file to a worker. What reads the built book or drives the browser comes after the rest, so that
 # pages are not measured while models train. Both run, even if the first fails.
 test: env ## run every test: the library, every chapter, and the pages in a real browser
 	@bash $(tools)/browser.sh
-	@bash $(tools)/build.sh
+	@JOBS=$(JOBS) bash $(tools)/build.sh
 	@status=0; \
-	$(python) -m pytest --nbval -n $(JOBS) --dist loadfile -m "not book and not browser" || status=1; \
-	REQUIRE_BROWSER=1 $(python) -m pytest -n $(JOBS) --dist loadfile -m "book or browser" tests || status=1; \
+	$(python) -m pytest --nbval $(spread) -m "not book and not browser" || status=1; \
+	REQUIRE_BROWSER=1 $(python) -m pytest $(spread) -m "book or browser" tests || status=1; \
 	exit $$status
 
 reproduce: book ## run the chapters a second time and compare with what the built book prints

@@ -22,6 +22,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("EXECUTABLE_TRANSFORMER_STATIC", "1")
 
 
+# What takes longest, first: a file goes whole to one worker, and a long one that begins last leaves
+# the others idle. (With --no-loadscope-reorder: else pytest-xdist begins with the most tests.)
+LONGEST = ("chapters/", "tests/test_mutants", "tests/book/", "tests/")
+
+
 class ChapterFile(plugin.IPyNbFile):
     """A chapter's percent script, read as the notebook that it is."""
 
@@ -54,3 +59,11 @@ def pytest_pycollect_makemodule(module_path: Path, parent):
     if _is_chapter(module_path):
         return _NoTests.from_parent(parent, path=module_path)
     return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        path = item.path.relative_to(ROOT).as_posix() if item.path.is_relative_to(ROOT) else ""
+        return next((i for i, start in enumerate(LONGEST) if path.startswith(start)), len(LONGEST))
+
+    items.sort(key=place)

@@ -1118,7 +1118,7 @@ def train(name, seed):
         inputs, targets = random_windows(train_ids, 16, length, batches)
         return F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
 
-    fit(model, batch_loss, steps=1000, learning_rate=1e-2)
+    fit(model, batch_loss, steps=600, learning_rate=1e-2)
     return model.eval()
 
 

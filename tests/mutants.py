@@ -10,16 +10,21 @@ To add one, append `Mutant(path, old, new, why, test)` to MUTANTS; tests/test_mu
 demands its death. `old` has to occur exactly once in the module and `test` has to exist, so a
 mutant of what has since changed is an error, not a mutant that "dies".
 
-How it runs. One process imports torch and pytest, but nothing of lib, and forks for each mutant.
-The fork puts the mutated module into `sys.modules` (no file changes) and runs the test, up to its
-first failure. As a control every test named is also run on the source as it is, and has to pass:
-where everything fails, everything would "die".
+How it runs. One process imports torch, pytest and what the tests import of other packages, but
+nothing of lib. It forks for each module; there the modules of lib that do not import the mutated
+one are imported, and a fork for each mutant puts the mutated module into `sys.modules` (no file
+changes) and runs the test, up to its first failure. As a control every test named is also run on
+the source as it is, and has to pass: where everything fails, everything would "die".
 """
 
+import ast
+import contextlib
+import functools
 import gc
 import importlib
 import importlib.machinery
 import importlib.util
+import io
 import json
 import multiprocessing
 import os
@@ -28,7 +33,6 @@ import tempfile
 import time
 import warnings
 from dataclasses import asdict, dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 
 import hypothesis
@@ -37,13 +41,24 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 FORK = multiprocessing.get_context("fork")
-# What tests import that takes a second or more: once before the forks, and not again in each.
+OWN = ("lib", "tests", "conftest")
+# What is imported late, by the first model or picture: once before the forks, not again in each.
 FAMILIES = ("bert", "distilbert", "electra", "gpt2", "longformer", "marian", "t5", "vit")
-HEAVY = {
+HEAVY = {  # what imports it
     "tests/models/": [f"transformers.models.{name}.modeling_{name}" for name in FAMILIES],
-    "tests/teaching/": ["IPython.display", "matplotlib.pyplot"],
-    "tests/test_data.py": ["datasets", "sklearn.datasets"],
+    "tests/test_data.py": ["sklearn.datasets"],
+    "tests/test_attention.py": ["torch._dynamo"],
+    "tests/test_compression.py": ["torch._dynamo"],
+    "lib/teaching/": ["IPython.display", "matplotlib.pyplot"],
+    "lib/training.py": ["torch._dynamo"],  # by the first optimiser, or graph
 }
+
+# The plugins of pytest that the settings and the tests need; the others take time to start.
+PLUGINS = ("_hypothesis_pytestplugin", "pytest_timeout")
+OPTIONS = [
+    *("-x", "--assert=plain", "--tb=line", "-p", "no:cacheprovider"),
+    *("-o", "addopts=--import-mode=importlib --strict-markers --strict-config"),
+]
 
 
 @dataclass(frozen=True)
@@ -635,14 +650,22 @@ MUTANTS = [
 ]
 
 
-class _FirstFailure:
-    """A pytest plugin that remembers which test failed first."""
+class _Selection:
+    """A pytest plugin: collects only these tests, and remembers which failed first."""
 
-    name = ""
+    def __init__(self, tests: list[str]) -> None:
+        self.names = {name for test in tests for name in test.partition("[")[0].split("::")[1:]}
+        self.failed = ""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_pycollect_makeitem(self, name):
+        if name.lower().startswith("test") and name not in self.names:
+            return []  # not looked at: a file's many parameters would be made in every fork
+        return None
 
     def pytest_runtest_logreport(self, report):
-        if report.failed and not self.name:
-            self.name = report.nodeid
+        if report.failed and not self.failed:
+            self.failed = report.nodeid
 
 
 class _Mutated(importlib.machinery.SourceFileLoader):
@@ -664,8 +687,74 @@ class _Mutated(importlib.machinery.SourceFileLoader):
 def _install(path: str, source: str) -> None:
     """Make importing the module of this path give this source, whoever imports it."""
     name = path.removesuffix(".py").replace("/", ".")
+    if name in sys.modules:
+        raise RuntimeError(f"{path} was imported before its mutant")
     sys.meta_path.insert(0, _Mutated(name, path, source))
     importlib.import_module(name)
+
+
+@functools.cache
+def _imports(path: str) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
+    """What a file imports: (module, name or "") of other packages at its top; our own files."""
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    found = []
+    for node in ast.walk(tree):
+        top = node in tree.body
+        if isinstance(node, ast.Import):
+            found += [(alias.name, "", top) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found += [(node.module, alias.name, top) for alias in node.names]
+    ours = [(module, name) for module, name, _ in found if module.split(".")[0] in OWN]
+    others = [(module, name) for module, name, top in found if top and (module, name) not in ours]
+    ours.append((path.removesuffix(".py").replace("/", "."), ""))  # its own packages run before it
+    files = set()
+    for module, name in ours:
+        parts = [*module.split("."), *filter(None, [name])]
+        for length in range(1, len(parts) + 1):
+            stem = "/".join(parts[:length])
+            files |= {f"{stem}/__init__.py", f"{stem}.py"}
+    return tuple(others), tuple(sorted(file for file in files if (ROOT / file).is_file()))
+
+
+@functools.cache
+def _reached(path: str) -> frozenset[str]:
+    """This file and all of ours that it imports, at whatever remove, wherever the import stands."""
+    found, waiting = {path}, [path]
+    while waiting:
+        new = set(_imports(waiting.pop())[1]) - found
+        found |= new
+        waiting += new
+    return frozenset(found)
+
+
+def _test_files(mutants: list[Mutant]) -> list[str]:
+    return sorted({mutant.test_id().partition("::")[0] for mutant in mutants})
+
+
+def _import_packages(mutants: list[Mutant]) -> None:
+    """What the tests import of other packages."""
+    files = sorted({file for test in _test_files(mutants) for file in _reached(test)})
+    names = {found: None for file in files for found in _imports(file)[0]}
+    for prefix, heavy in HEAVY.items():
+        if any(file.startswith(prefix) for file in files):
+            names |= {(module, ""): None for module in heavy}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what a package warns of at its import is its own affair
+        for module, name in names:
+            getattr(importlib.import_module(module), name or "__name__", None)  # some are lazy
+
+
+def _import_independent(path: str, mutants: list[Mutant]) -> None:
+    """The modules of ours that the tests import and that do not import this one."""
+    for file in sorted({file for test in _test_files(mutants) for file in _reached(test)}):
+        if path not in _reached(file) and not file.startswith("tests/test_"):
+            module = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+            importlib.import_module(module)
+
+
+def _pytest(arguments: list[str], *plugins) -> int:
+    plugins = [*map(importlib.import_module, PLUGINS), *plugins]
+    return int(pytest.main([*arguments, *OPTIONS], plugins=plugins))
 
 
 def _run_tests(path: str, source: str, tests: list[str], answer, log: Path) -> None:
@@ -679,9 +768,8 @@ def _run_tests(path: str, source: str, tests: list[str], answer, log: Path) -> N
     )
     hypothesis.settings.load_profile("mutants")
     _install(path, source)
-    first = _FirstFailure()
-    options = ["-x", "--assert=plain", "--tb=line", "-p", "no:cacheprovider"]
-    answer.send((int(pytest.main([*tests, *options], plugins=[first])), first.name))
+    selection = _Selection(tests)
+    answer.send((_pytest(tests, selection), selection.failed))
 
 
 def _in_a_fork(path: str, source: str, tests: list[str], log: Path) -> tuple[int, str]:
@@ -697,41 +785,50 @@ def _in_a_fork(path: str, source: str, tests: list[str], log: Path) -> tuple[int
     return exit_code, failed or " ".join(log.read_text(errors="replace").split()[-40:])
 
 
+def _run_module(path: str, mutants: list[Mutant], answer, log: Path) -> None:
+    """In the fork of one module: the control and then its mutants, an Outcome each."""
+    _import_independent(path, mutants)
+    gc.freeze()
+    jobs = [(f"control: {path} as it is", (ROOT / path).read_text(encoding="utf-8"), mutants)]
+    jobs += [(mutant.why, mutant.source(), [mutant]) for mutant in mutants]
+    for why, source, tested in jobs:
+        tests = list(dict.fromkeys(mutant.test_id() for mutant in tested))
+        began = time.perf_counter()
+        exit_code, failed = _in_a_fork(path, source, tests, log)
+        seconds = round(time.perf_counter() - began, 2)
+        answer.send(Outcome(path, why, tested is mutants, exit_code, failed, seconds))
+
+
 def run(mutants: list[Mutant]):
     """For each module the control and then its mutants: an Outcome each, as they come."""
-    sources = {mutant: mutant.source() for mutant in mutants}  # raises now if one is stale
+    for mutant in mutants:
+        mutant.source()  # raises now if one is stale
     torch.set_num_threads(1)  # a pool of threads does not survive a fork
     # What pytest and torch import at first use, and the garbage collector would visit, once and not
     # in each fork.
     one = torch.ones(1)
     torch.testing.assert_close(torch.vmap(torch.neg)(one), -one)
-    for plugin in entry_points(group="pytest11"):
-        plugin.load()
     _install("conftest.py", (ROOT / "conftest.py").read_text(encoding="utf-8"))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what a package warns of at its import is its own affair
-        for prefix, names in HEAVY.items():
-            if any(mutant.test_id().startswith(prefix) for mutant in mutants):
-                for name in names:
-                    importlib.import_module(name)
+    with contextlib.redirect_stdout(io.StringIO()):
+        _pytest(["--version"])
+    _import_packages(mutants)
     gc.freeze()
     with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "log"
         for path in dict.fromkeys(mutant.path for mutant in mutants):
             mine = [mutant for mutant in mutants if mutant.path == path]
-            jobs = [(f"control: {path} as it is", (ROOT / path).read_text(encoding="utf-8"), mine)]
-            jobs += [(mutant.why, sources[mutant], [mutant]) for mutant in mine]
-            for why, source, tested in jobs:
-                tests = list(dict.fromkeys(mutant.test_id() for mutant in tested))
-                began = time.perf_counter()
-                exit_code, failed = _in_a_fork(path, source, tests, log)
-                seconds = round(time.perf_counter() - began, 2)
-                yield Outcome(path, why, tested is mine, exit_code, failed, seconds)
+            receive, send = FORK.Pipe(duplex=False)
+            child = FORK.Process(target=_run_module, args=(path, mine, send, Path(folder) / "log"))
+            child.start()
+            send.close()
+            for _ in range(1 + len(mine)):
+                yield receive.recv()
+            child.join()
 
 
 def main(mutants: list[Mutant], *, as_json: bool) -> int:
     """Print an outcome a line, and return how many are not as they should be."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # CUDA does not survive a fork
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT))
     wrong = 0

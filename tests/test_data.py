@@ -536,10 +536,53 @@ class TestDigits:
             digits()
 
 
-def test_what_is_not_always_installed_is_imported_when_it_is_asked_for():
-    code = "import sys, lib.data; print({'sklearn', 'datasets'} & set(sys.modules))"
-    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert process.stdout == "set()\n", process.stderr
+# In a fresh process: what importing lib.data imports; then, in forks, what it says without the Hub:
+# told to be offline, and with a proxy at which nobody answers. They share the import of torch.
+CLOSED = {
+    "told": {"HF_HUB_OFFLINE": "1"},
+    "nobody answers": {"HTTPS_PROXY": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"},
+}
+FRESH = """
+import json, os, sys, time
+import lib.data
+print(json.dumps(["imported", sorted({"sklearn", "datasets"} & set(sys.modules))]), flush=True)
+import pandas, pyarrow.parquet
+assert "huggingface_hub" not in sys.modules  # which reads the environment
+time.sleep = lambda seconds: None  # between retries
+for name, environment in json.loads(sys.argv[1]).items():
+    if os.fork() == 0:
+        os.environ.update(environment)
+        try:
+            lib.data.hub_text("owner/name")
+        except ConnectionError as error:
+            print(json.dumps([name, str(error)]), flush=True)
+        os._exit(0)
+    os.wait()
+"""
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    environment = {**os.environ, "HF_HOME": str(tmp_path_factory.mktemp("home")), "NO_PROXY": ""}
+    process = subprocess.run(
+        [sys.executable, "-c", FRESH, json.dumps(CLOSED)],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert process.returncode == 0, process.stderr
+    return dict(map(json.loads, process.stdout.splitlines()))
+
+
+def test_what_is_not_always_installed_is_imported_when_it_is_asked_for(fresh):
+    assert fresh["imported"] == []
+
+
+@pytest.mark.parametrize("closed", CLOSED)
+def test_offline_for_real(fresh, closed):
+    message = fresh[closed]
+    assert message.startswith("owner/name: no such folder, the data set is not in the cache")
+    assert "\n" not in message
 
 
 def write_rows(path, rows):
@@ -790,27 +833,6 @@ class TestHub:
         monkeypatch.setitem(sys.modules, "datasets", None)
         with pytest.raises(ImportError, match=r"^owner/name: .* need `pip install datasets`$"):
             hub_text("owner/name")
-
-
-@pytest.mark.parametrize(
-    "closed",
-    [{"HF_HUB_OFFLINE": "1"}, {"HTTPS_PROXY": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"}],
-)
-def test_offline_for_real(tmp_path, closed):
-    """In a process of its own: told to be offline, and with a proxy at which nobody answers."""
-    code = (
-        "import time\n"
-        "time.sleep = lambda seconds: None  # between retries\n"
-        "from lib.data import hub_text\n"
-        "try: hub_text('owner/name')\n"
-        "except ConnectionError as error: print(error)\n"
-    )
-    environment = {**os.environ, **closed, "HF_HOME": str(tmp_path), "NO_PROXY": ""}
-    process = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
-    )
-    assert process.stdout.startswith("owner/name: no such folder, the data set is not in the cache")
-    assert process.stdout.count("\n") == 1, process.stderr
 
 
 class TestCharacterVocabulary:

@@ -185,7 +185,7 @@ def test_top_p_by_definition_and_as_official(p):
 def test_draws_have_their_distribution(pair, options):
     """Of 20,000 first tokens, each within 5 standard errors of its probability."""
     model, _ = pair
-    prompt, draws = prompts(1)["input_ids"], 20_000
+    prompt, draws = prompts(1)["input_ids"][:, :2], 20_000
     generator = torch.Generator().manual_seed(0)
     got = sample(model, prompt.expand(draws, -1), max_new_tokens=1, generator=generator, **options)
     with torch.no_grad():

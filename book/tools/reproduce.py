@@ -85,8 +85,9 @@ def main(arguments: list[str]) -> int:
     for path in executed:
         copies.append(options.work / path.name)
         nbformat.write(with_glued(path), copies[-1])
+    # Wherever the copies are, each has its own name among the tests: relative to the root.
     command = [
-        sys.executable, "-m", "pytest", f"--rootdir={ROOT}", "-c", ROOT / "pyproject.toml",
+        sys.executable, "-m", "pytest", f"--rootdir={options.work}", "-c", ROOT / "pyproject.toml",
         "--nbval", "--nbval-sanitize-with", ROOT / "tests" / "reproduce_sanitize.cfg",
         "-p", "no:cacheprovider", "-n", options.jobs, "--dist", "loadfile", *copies,
     ]

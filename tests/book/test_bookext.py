@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import ast
+import json
+import queue
 import subprocess
 import sys
 import textwrap
+import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
 from docutils import nodes
 from pybtex.database import Entry, Person
 
-from book._ext.bookext import citations, config, export, libsource, numbering, theme
+from book._ext.bookext import ahead, citations, config, export, libsource, numbering, theme
 from book._ext.bookext.book import Planned, Repository, chapter_number, minutes, notebook_path
 from book._ext.bookext.dependencies import chapter_state, dependencies
 from book._ext.bookext.inline import parse_inline
@@ -128,22 +131,87 @@ def test_a_renamed_file_names_another_cache(root):
     assert chapter_state(root, CHAPTER) != before
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "chapters").glob("*.py")), ids=lambda p: p.stem)
-def test_what_a_real_chapter_imports_is_what_was_found(path):
-    """The kernel's own account: every module of lib that the imports of a chapter load."""
-    text = path.read_text("utf8")
-    code = "\n".join(
-        ast.unparse(node)
-        for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.Import | ast.ImportFrom)
-    )
-    code += "\nimport sys\nprint(*[m.__file__ for n, m in sys.modules.items() if n[:3] == 'lib'])"
+CHAPTERS = sorted((ROOT / "chapters").glob("*.py"))
+# In one process that imports all other packages, and forks for each chapter: a chapter's imports
+# alone take seconds, most of them for torch.
+IMPORTS = """
+import ast, json, os, sys
+from pathlib import Path
+
+def imports(path):
+    nodes = ast.walk(ast.parse(path.read_text("utf8")))
+    return [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+
+chapters = [Path(name) for name in sys.argv[1:]]
+codes = {path: "\\n".join(map(ast.unparse, imports(path))) for path in chapters}
+others = {line for code in codes.values() for line in code.splitlines() if " lib" not in line}
+exec("\\n".join(sorted(others, key=lambda line: (" __future__ " not in line, line))), {})
+assert not [name for name in sys.modules if name.split(".")[0] == "lib"]
+for path, code in codes.items():
+    if os.fork() == 0:
+        exec(code, {})
+        files = [m.__file__ for n, m in sys.modules.items() if n.split(".")[0] == "lib"]
+        print(json.dumps([path.stem, files]), flush=True)
+        os._exit(0)
+    os.wait()
+"""
+
+
+@pytest.fixture(scope="module")
+def loaded() -> dict[str, set[Path]]:
+    """The interpreter's own account: every module of lib that the imports of a chapter load."""
     run = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=True
+        [sys.executable, "-c", IMPORTS, *CHAPTERS],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        check=True,
     )
-    loaded = {Path(name) for name in run.stdout.split() if Path(name).is_relative_to(ROOT / "lib")}
-    assert ROOT / "lib" / "teaching" / "checks.py" in loaded
-    assert loaded <= set(dependencies(ROOT, text))
+    found = dict(json.loads(line) for line in run.stdout.splitlines())
+    return {stem: set(map(Path, files)) for stem, files in found.items()}
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+def test_what_a_real_chapter_imports_is_what_was_found(path, loaded):
+    assert ROOT / "lib" / "teaching" / "checks.py" in loaded[path.stem]
+    assert loaded[path.stem] <= set(dependencies(ROOT, path.read_text("utf8")))
+
+
+class TestAhead:
+    """The chapters that a build runs before Sphinx reads them."""
+
+    def test_as_many_at_a_time_as_there_are_threads(self):
+        both = threading.Barrier(2)
+        jobs = {name: lambda: both.wait(timeout=30) for name in "abcd"}
+        running = ahead.Ahead(jobs, 2)
+        for name in jobs:
+            running.wait(name)
+        assert not both.broken  # nobody waited in vain
+
+    def test_in_their_order(self):
+        done = []
+        running = ahead.Ahead({n: partial(done.append, n) for n in range(31)}, 1)
+        running.wait(30)
+        assert done == list(range(31))
+
+    def test_what_is_waited_for_is_done_and_what_is_unknown_is_not_waited_for(self):
+        done, go_on = [], threading.Event()
+        jobs = {"a": partial(done.append, "a"), "b": lambda: go_on.wait(timeout=30)}
+        running = ahead.Ahead(jobs, 1)
+        running.wait("a")
+        assert done == ["a"]
+        running.wait("c")
+        go_on.set()
+        running.wait("b")
+
+    def test_an_error_is_told_and_keeps_nobody(self, monkeypatch):
+        done, told = [], queue.SimpleQueue()
+        monkeypatch.setattr(threading, "excepthook", told.put)
+        running = ahead.Ahead({"a": lambda: 1 / 0, "b": partial(done.append, "b")}, 1)
+        running.wait("a")
+        running.wait("b")
+        assert done == ["b"]
+        assert told.get(timeout=30).exc_type is ZeroDivisionError
 
 
 def test_kernels_find_the_root_run_on_one_thread_and_show_no_widgets(monkeypatch):

@@ -1,6 +1,7 @@
 """What the book adds to Jupyter Book, one concern a module.
 
 config      the environment of the kernels, the execution cache, MathJax without a CDN
+ahead       the chapters run several at a time, ahead of Sphinx, which reads one after the other
 numbering   a chapter's number is the number in its file's name
 outputs     `check`, `show_figure` and `grade` outputs become links, figures and notes
 ledger      the table of every numbered equation and the check that ran on it
@@ -25,6 +26,7 @@ from sphinx.application import Sphinx
 from sphinx.util.typing import ExtensionMetadata
 
 from . import (
+    ahead,
     chaptermap,
     citations,
     component,
@@ -45,6 +47,7 @@ from . import (
 
 MODULES = (
     config,
+    ahead,
     numbering,
     outputs,
     ledger,

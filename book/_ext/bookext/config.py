@@ -15,6 +15,7 @@ from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 
+from . import ahead
 from .book import CHAPTER, Repository
 from .dependencies import chapter_state
 
@@ -57,9 +58,9 @@ def keep_cached_outputs() -> None:
     start_client = NotebookClientCache.start_client
 
     def start(self: NotebookClientCache) -> None:
-        caches = Path(self.nb_config.execution_cache_path)
-        state = chapter_state(caches.parents[1], self.path.read_text("utf8"))
-        self._nb_config = replace(self.nb_config, execution_cache_path=str(caches / state))
+        folder = ahead.cache_folder(Path(self.nb_config.execution_cache_path).parents[1], self.path)
+        self._nb_config = replace(self.nb_config, execution_cache_path=str(folder))
+        ahead.running.wait(self.path)
         original = self._notebook
         start_client(self)
         if self._notebook is not original:
