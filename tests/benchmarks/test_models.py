@@ -309,7 +309,7 @@ MEASURE = """
 
 
 def memory_of_loading(folder: Path, scratch: Path) -> tuple[int, int]:
-    """The bytes that loading took at its peak, and those of the weights, in a process of its own."""
+    """The peak bytes of loading, in a process of its own, and those of the weights."""
     run = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(MEASURE), ROOT, scratch, folder],
         capture_output=True,

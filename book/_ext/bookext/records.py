@@ -1,4 +1,4 @@
-"""What `make bench` and `chapters_on_device.py` measured: files of book/benchmarks, read and written.
+"""What `make bench` and `chapters_on_device.py` measured: the files of book/benchmarks.
 
 Needs neither Sphinx nor torch, as the machine with the GPU may have no more than the second.
 
