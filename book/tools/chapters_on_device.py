@@ -50,7 +50,7 @@ def run_here(chapter: Path, device: str) -> None:
 
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     seconds = time.perf_counter() - began
-    print(MARK + json.dumps({"seconds": round(seconds, 1), "peak_bytes": peak}), flush=True)
+    print(MARK + json.dumps({"seconds": round(seconds, 3), "peak_bytes": peak}), flush=True)
 
 
 def measure(chapter: Path, device: str) -> dict | str:

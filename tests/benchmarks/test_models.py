@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import math
 import os
 import subprocess
@@ -236,11 +237,19 @@ def test_checkpoint(contest, tmp_path, family):
     model.save_pretrained(folder)
     file = folder / "model.safetensors"
     size = file.stat().st_size
+    with file.open("rb") as opened:
+        header_size = int.from_bytes(opened.read(8), "little")
+        header = json.loads(opened.read(header_size))
+    header.pop("__metadata__", None)
+    pieces = [8 + header_size, *sorted(end - start for start, end in offsets(header))]
+    assert sum(pieces) == size
 
     def read():
-        memory = torch.empty(size, dtype=torch.uint8)
-        with file.open("rb") as opened:
-            assert opened.readinto(memory.numpy()) == size
+        # In pieces as large as the tensors: memory comes as it does for these, where one large
+        # piece would be fresh every time.
+        with file.open("rb", buffering=0) as opened:
+            memory = [torch.empty(piece, dtype=torch.uint8) for piece in pieces]
+            assert sum(opened.readinto(piece.numpy()) for piece in memory) == size
         return memory
 
     loaded = kind.from_pretrained(folder)
@@ -265,6 +274,11 @@ def test_checkpoint(contest, tmp_path, family):
             theirs=weights / 2**20,
             unit="MiB",
         )
+
+
+def offsets(header: dict) -> list[tuple[int, int]]:
+    """Where each tensor of a safetensors file begins and ends behind the header."""
+    return [tuple(entry["data_offsets"]) for entry in header.values()]
 
 
 def filled(kind, config):
