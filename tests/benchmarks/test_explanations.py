@@ -68,25 +68,51 @@ def test_integrated_gradients(contest, count):
     )
 
 
-@pytest.mark.rows("lime-text")
-def test_lime(contest):
+def by_bert(text: str, label: int, device: str):
+    """A BERT as a function of strings, and of rows that say which words are present."""
+    model, read = classifier(device)
+    ids = read.encode([text]).to(device)
+
+    def probabilities(texts: list[str]) -> np.ndarray:
+        with torch.no_grad():
+            return model(read.encode(texts).to(device)).softmax(-1).cpu().numpy()
+
+    def f(present: Tensor) -> Tensor:
+        with torch.no_grad():
+            return model(model.hide(ids, present.to(device))).softmax(-1)[:, label]
+
+    return probabilities, f
+
+
+def by_words(text: str, label: int, device: str):
+    """A bag of words likewise: the logistic function of a sum of weights."""
+    words = text.split()
+    weights = torch.randn(len(words), generator=torch.Generator().manual_seed(4))
+    by_name = dict(zip(words, weights.tolist(), strict=True))
+
+    def probabilities(texts: list[str]) -> np.ndarray:
+        sums = [sum(by_name.get(word, 0.0) for word in text.split()) for text in texts]
+        p = torch.tensor(sums).sigmoid()
+        return torch.stack([1 - p, p], dim=1).numpy()
+
+    def f(present: Tensor) -> Tensor:
+        return (present.float() @ weights).sigmoid()
+
+    return probabilities, f
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=pytest.mark.rows(f"lime-{kind}")) for kind in ("text", "words")],
+)
+def test_lime(contest, kind):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what a package warns of at its import is its own affair
         text_module = pytest.importorskip("lime.lime_text", reason="lime is not installed")
     size = contest.sizes(length=(24, 5), samples=(1000, 200))
-    model, read = classifier(contest.device)
     (text,) = sentences(1, size["length"])
-    ids = read.encode([text]).to(contest.device)
-    n, m, label = size["length"], size["samples"], 3
-
-    def probabilities(texts: list[str]) -> np.ndarray:
-        with torch.no_grad():
-            return model(read.encode(texts).to(contest.device)).softmax(-1).cpu().numpy()
-
-    def f(present: Tensor) -> Tensor:
-        with torch.no_grad():
-            hidden = model.hide(ids, present.to(contest.device))
-            return model(hidden).softmax(-1)[:, label]
+    n, m, label = size["length"], size["samples"], 3 if kind == "text" else 1
+    probabilities, f = {"text": by_bert, "words": by_words}[kind](text, label, contest.device)
 
     def ours(seed: int = 0, samples: int = m) -> Tensor:
         found = lime(f, n, kernel_width=PACKAGE_WIDTH, samples=samples, seed=seed, ridge=1.0)
@@ -115,7 +141,7 @@ def test_lime(contest):
     assert correlation > 0.9, f"expected the same explanation, got a correlation of {correlation}"
     assert 0.5 < errors[0] / errors[1] < 1.5, errors
     contest.speed(
-        "lime-text",
+        f"lime-{kind}",
         ours,
         theirs,
         difference=1 - correlation,
