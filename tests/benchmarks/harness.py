@@ -76,16 +76,15 @@ class Contest:
         difference: float | None = None,
         seconds: float = 12.0,
         note: str = "",
+        before: Callable[[], Any] | None = None,
     ) -> None:
         """Assert that both compute the same, and measure how many times as fast ours is.
 
         tolerance : for the largest difference between the results, relative to the largest number
         difference : given where results cannot be compared as tensors
         seconds : about how long to take turns; there are 5 to 41 rounds
+        before : called before each turn of either, and not timed
         """
-        self._timed(key, ours, theirs, tolerance, difference, seconds, note)
-
-    def _timed(self, key, ours, theirs, tolerance, difference, seconds, note) -> None:
         row = self._row(key)
         if difference is None:
             difference = relative_difference(ours(), theirs())
@@ -100,11 +99,15 @@ class Contest:
         one_round = seconds_of(ours) + seconds_of(theirs)
         rounds = min(41, max(5, int(seconds / one_round)))
         their_seconds: list[float] = []
-        self.benchmark.pedantic(
-            lambda: synchronised(ours),
-            setup=lambda: their_seconds.append(seconds_of(theirs)),
-            rounds=rounds,
-        )
+
+        def their_turn() -> None:
+            if before is not None:
+                before()
+            their_seconds.append(seconds_of(theirs))
+            if before is not None:
+                before()
+
+        self.benchmark.pedantic(lambda: synchronised(ours), setup=their_turn, rounds=rounds)
         our_seconds = list(self.benchmark.stats.stats.data)
         self.value(
             key,

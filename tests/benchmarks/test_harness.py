@@ -139,6 +139,21 @@ class TestTurns:
         assert row["rounds"] >= 5 and row["difference"] == 0 and row["unit"] == "s"
         assert contest.benchmark.extra_info == contest.found
 
+    def test_what_comes_before_a_turn_is_not_timed(self):
+        contest, calls = Contest(Benchmark(True), "cpu", ROWS), []
+
+        def one():
+            calls.append("turn")
+            return torch.ones(1)
+
+        def before():
+            calls.append("before")
+            time.sleep(0.02)
+
+        contest.speed("fast", one, one, tolerance=0.0, seconds=1e-6, before=before)
+        assert calls[-4 * 5 :] == ["before", "turn"] * 10
+        assert max(contest.found["fast"]["ours"], contest.found["fast"]["theirs"]) < 0.02
+
     def test_without_measuring_nothing_is_found(self):
         contest, calls = Contest(Benchmark(False), "cpu", ROWS), []
 

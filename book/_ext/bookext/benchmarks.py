@@ -66,7 +66,7 @@ def benchmarks_text(root: Path) -> str:
             ]
             for row in rows.values():
                 if device in row.devices:
-                    target = f"{row.sense} {number(row.target(device))}"
+                    target = f"{row.sense} {row.target(device):g}"
                     text.append(f"- {row.work} against {row.peer}: {target}")
             text.append("")
     return "\n".join(text) + "\n"
@@ -93,8 +93,11 @@ def section(content: Mapping[str, Any], rows: Mapping[str, Row]) -> list[str]:
         bars(found, rows, device),
         "```",
         "",
-        "| work | against | ratio | middle half | target | met |",
-        "|---|---|---|---|---|---|",
+        "```{table}",
+        ":class: benchmarks",
+        "",
+        "| work, against whom | ratio | middle half | target | met |",
+        "|---|---|---|---|---|",
     ]
     for key, row in rows.items():
         if key in found:
@@ -103,15 +106,14 @@ def section(content: Mapping[str, Any], rows: Mapping[str, Row]) -> list[str]:
             spread = "–" if low is None else f"{number(low)} to {number(high)}"
             verdict = "yes" if result["met"] else "**no**"
             cells = [
-                row.work,
-                row.peer,
-                f"{number(result['ratio'])} {QUANTITIES[row.quantity]}",
+                f"{row.work}, against {row.peer}",
+                f"{number(result['ratio'])} {QUANTITIES[row.quantity]}".strip(),
                 spread,
-                f"{row.sense} {number(result['target'])}",
+                f"{row.sense} {result['target']:g}",
                 verdict,
             ]
             text.append("| " + " | ".join(cells) + " |")
-    text += ["", *_missed(found, rows, device), "### How each was measured", ""]
+    text += ["```", "", *_missed(found, rows, device), "### How each was measured", ""]
     for key, row in rows.items():
         if key in found:
             text.append(f"- **{row.work}** against {row.peer}: {row.how}. {details(found[key])}")
@@ -136,7 +138,7 @@ def _missed(found: Mapping[str, Any], rows: Mapping[str, Row], device: str) -> I
         reason = row.missed.get(device, "No reason is written yet.")
         yield (
             f"- **{row.work}** against {row.peer}: {number(result['ratio'])} where "
-            f"{row.sense} {number(result['target'])} was to be reached. {reason}"
+            f"{row.sense} {result['target']:g} was to be reached. {reason}"
         )
     yield ""
 
@@ -196,8 +198,8 @@ def amount(value: float, unit: str) -> str:
 
 
 def number(value: float) -> str:
-    """A ratio with three digits."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    """A ratio with about three digits."""
+    return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
 
 
 # Bars

@@ -24,10 +24,10 @@ FOLDER = "book/benchmarks"
 ROWS = "tests/benchmarks/rows.yml"
 DEVICES = ("cpu", "cuda")
 QUANTITIES = {  # what a ratio of each kind says
-    "speed": "times as fast",
-    "time": "× the time",
-    "memory": "× the memory",
-    "growth": "exponent",
+    "speed": "× speed",
+    "time": "× time",
+    "memory": "× memory",
+    "growth": "",
     "minutes": "minutes",
 }
 
