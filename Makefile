@@ -5,7 +5,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-builtin-rules
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env book test reproduce serve lint chapter lock clean
+.PHONY: help env book test bench reproduce serve lint chapter lock clean
 
 # Two threads are slower than one on matrices this small, and one makes the numbers repeatable.
 export OMP_NUM_THREADS := 1
@@ -14,6 +14,8 @@ PYTHON ?=
 JOBS ?= 2
 PORT ?= 8000
 NAME ?=
+DEVICE ?= cpu
+ONLY ?=
 
 python := .venv/bin/python
 tools := book/tools
@@ -38,6 +40,13 @@ test: env ## run every test: the library, every chapter, and the pages in a real
 	$(python) -m pytest --nbval $(spread) -m "not book and not browser" || status=1; \
 	REQUIRE_BROWSER=1 $(python) -m pytest $(spread) -m "book or browser" tests || status=1; \
 	exit $$status
+
+# One process, one after another. Seconds of single rounds are in _build/benchmarks-….json.
+bench: env ## measure the library beside others: DEVICE=cuda on a GPU, ONLY=lime for one of them
+	@mkdir -p _build
+	@BENCH_DEVICE='$(DEVICE)' $(python) -m pytest tests/benchmarks -q -k '$(ONLY)' \
+	  --benchmark-enable --benchmark-only --benchmark-columns=median,iqr,rounds \
+	  --benchmark-json='_build/benchmarks-$(DEVICE).json'
 
 reproduce: book ## run the chapters a second time and compare with what the built book prints
 	@$(python) $(tools)/reproduce.py --jobs $(JOBS)

@@ -14,6 +14,8 @@ modelcard   `{model-card}`: a family of models, from its code and the recorded p
 notation    `{notation}`: every symbol of the chapters, and what the code calls it
 glossary    `{terms}`: the glossary, from glossary.yml
 generalindex  `{general-index}`: where the chapters speak of terms and functions
+benchmarks  `{benchmarks}`: what `make bench` measured; what a chapter takes on a GPU
+records     the files that hold it, read and written
 component   `{component}`: a component of lib on a page that is not executed
 citations   author-year labels, each source linked to its DOI or arXiv page
 theme       the theme mended: icons, accessibility, no request to anyone else
@@ -27,6 +29,7 @@ from sphinx.util.typing import ExtensionMetadata
 
 from . import (
     ahead,
+    benchmarks,
     chaptermap,
     citations,
     component,
@@ -59,6 +62,7 @@ MODULES = (
     notation,
     glossary,
     generalindex,
+    benchmarks,
     component,
     citations,
     theme,

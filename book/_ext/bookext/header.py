@@ -14,6 +14,7 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 
+from .benchmarks import on_device
 from .book import Repository, chapter_number, minutes, notebook_path, read_plan
 from .inline import parse_inline
 
@@ -109,6 +110,8 @@ def header(app: Sphinx, docname: str) -> nodes.Node:
     if book["prerequisites"]:
         facts += _item("You need", needs)
     facts += _item("Time to run", nodes.Text(measured(app, docname)))
+    if on_gpu := on_device(Path(app.srcdir), docname):
+        facts += _item("On a GPU", nodes.Text(on_gpu))
     facts += _item("Hardware", *parse_inline(book["hardware"]))
     facts += _item("Data", *parse_inline(book["data"]))
     block += facts
