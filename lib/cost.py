@@ -119,9 +119,7 @@ def linear(
     )
 
 
-def norm(
-    tokens: int, width: int, *, rms: bool = False, dtype: torch.dtype = torch.float32
-) -> Cost:
+def norm(tokens: int, width: int, *, rms: bool = False, dtype: torch.dtype = torch.float32) -> Cost:
     """Count a `LayerNorm`, or with `rms` an `RMSNorm`, of so many tokens.
 
     Kept, in at least 4 bytes a number: the centred input (of RMSNorm the input), that divided by
@@ -546,6 +544,322 @@ def activation_bytes(
     return _total(config, batch, n, n_decoder, **options).saved
 
 
+def inference_bytes(
+    config: object,
+    batch: int = 1,
+    n: int | None = None,
+    n_decoder: int | None = None,
+    *,
+    model: str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> int:
+    """Return the most bytes that are allocated at a time in a forward pass without gradients.
+
+    Parameters and ids are there before and left out. The peak is at the widest moment of a layer or
+    at the logits, so the number of layers does not matter, once there are two. Every moment is a
+    sum of tensors that a layer of lib still has names for:
+
+        attention      input, normed input, queries, keys, values, heads, output
+        feed-forward   input, sum, normed sum, hidden before and after its activation
+        logits         hidden vectors and logits
+
+    Without the normed input where norms come after. The scratch memory inside a kernel is left out:
+    within 1 % where n · d is a few thousand or more. ValueError for float64 and for Longformer,
+    whose attention is composed of copies that are not counted here.
+
+    Derived in chapter 21_counting_cost.
+
+    >>> inference_bytes(GPT2Config(), 1, 1024) == 4 * 1024 * (768 + 50257)
+    True
+    """
+    name = _model_name(config, model)
+    batch, n, n_decoder = _shape(name, config, batch, n, n_decoder)
+    size = _size(dtype)
+    if name == "longformer" or dtype == torch.float64:
+        got = name if name == "longformer" else dtype
+        raise ValueError(f"inference_bytes: expected fused attention, got {got}")
+    d = config.d_model
+    if name == "t5":
+        return batch * size * _t5_moments(config, batch, n, n_decoder)
+    if name == "transformer":
+        vocab = config.vocab_size
+        reads = _moments(n, d, config.d_ff, dtype)
+        writes = n * d + _moments(n_decoder, d, config.d_decoder_ff, dtype, n_memory=n)
+        return batch * size * max(reads, writes, n * d + n_decoder * (d + vocab))
+    pre = name in ("gpt2", "vit")
+    d_ff = config.d_ff or 4 * d
+    moments = [_moments(n, d, d_ff, dtype, pre=pre)]
+    if name == "gpt2":
+        moments.append(n * (d + config.vocab_size))
+    elif name == "bert":
+        moments.append(n * (d + config.vocab_size) + max(n * config.width, 2 * d))
+    elif name in ("distilbert", "electra_generator"):
+        moments.append(n * (d + config.width + config.vocab_size))
+    return batch * size * max(moments)
+
+
+def _moments(
+    n: int, d: int, d_ff: int, dtype: torch.dtype, *, pre: bool = False, n_memory: int = 0
+) -> int:
+    """Numbers of one sequence at the widest moment of a layer without gates and biases."""
+    wide = max(4, _size(dtype)) // _size(dtype)  # a norm of half precision is computed in float32
+    copy = wide > 1
+    attend = n * (6 + pre) * d
+    read = n * (4 + pre) * d + 2 * n_memory * d if n_memory else 0
+    think = n * ((2 + pre) * d + max(2 * d_ff, d_ff + d))
+    normalise = n * ((3 - pre) * d + wide * ((3 + copy) * d + 1))
+    return max(attend, read, think, normalise)
+
+
+def _t5_moments(config: T5Config, batch: int, m: int, n: int) -> int:
+    """As `_moments`, for both stacks: the words stay, and one table of distances a stack."""
+    d, f, heads = config.d_model, config.d_ff, config.num_heads
+    width = heads * config.d_head
+    wide = (3 if FEED_FORWARD[config.feed_forward][1] else 2) * f
+
+    def stack(length: int, layers: int, memory: int) -> float:
+        words = length * d * (layers > 1)  # of one layer, its input
+        bias = heads * length * length / batch
+        attend = 2 * bias + length * (2 * d + 5 * width)
+        read = bias + length * (3 * d + 2 * width) + 2 * memory * width if memory else 0
+        think = bias + length * (3 * d + max(wide, f + d))
+        return words + memory * d + max(attend, read, think)
+
+    last = config.num_decoder_layers or config.num_layers
+    logits = m * d + n * ((1 + config.tied) * d + config.vocab_size)
+    return int(max(stack(m, config.num_layers, 0), stack(n, last, m), logits))
+
+
+def training_bytes(config: object, precision: str = "float32", **options) -> dict[str, int]:
+    """Return the bytes that training needs for every parameter, whatever the batch, by purpose.
+
+    precision : how many bytes a parameter's weight, gradient, two moments of AdamW, and copy take
+
+        "float32"    4 + 4 + 8        = 16, of `lib.training.fit`, with or without autocast
+        "mixed"      2 + 2 + 8 + 4    = 16, half-precision weights with a float32 copy
+        "bfloat16"   2 + 2 + 4        = 8, all of it in half precision
+        "float64"    8 + 8 + 16       = 32
+
+    options : `model`, as in `parts`
+
+    Source: Rajbhandari et al. 2020, "ZeRO: Memory Optimizations Toward Training Trillion Parameter
+    Models", arXiv:1910.02054, section 3.1 (mixed: K = 12 bytes of the optimizer beside 2 + 2).
+    Derived in chapter 21_counting_cost.
+
+    >>> training_bytes(GPT2Config(), "mixed")  # doctest: +NORMALIZE_WHITESPACE
+    {'weights': 248879616, 'gradients': 248879616, 'moments': 995518464, 'copy': 497759232}
+    """
+    if precision not in _PRECISIONS:
+        raise ValueError(f"precision: expected one of {', '.join(_PRECISIONS)}, got {precision!r}")
+    count = parameters(config, **options)
+    names = ("weights", "gradients", "moments", "copy")
+    return {name: k * count for name, k in zip(names, _PRECISIONS[precision], strict=True)}
+
+
+def step_bytes(
+    config: GPT2Config, batch: int, n: int, *, dtype: torch.dtype = torch.float32
+) -> dict[str, int]:
+    """Return what is allocated at the peak of a training step of GPT-2, by purpose.
+
+    A step of `lib.training.fit` whose batch_loss draws ids (B, n) and returns
+    `causal_lm_loss(model(ids), ids)`, from the second step on. The peak is at the end of the
+    forward pass: the last step's gradients are still there, everything that autograd keeps is, and
+    "logits" are three: what the model returned, a copy without the last position, and its
+    log-softmax, beside labels and their mask. Assumed is that logits outweigh a layer's temporaries
+    and activations the gradient of the words: V > d, and B n of some hundreds.
+
+    Derived in chapter 21_counting_cost.
+
+    >>> sum(step_bytes(GPT2Config(), 8, 1024).values()) / 2**30
+    14.2
+    """
+    if not isinstance(config, GPT2Config):
+        raise TypeError(f"config: expected a GPT2Config, got {type(config).__name__}")
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"dtype: expected float32 or float64, got {dtype}")
+    standing = training_bytes(config, str(dtype).removeprefix("torch."))
+    labels = 9 * batch * (n - 1)
+    numbers = batch * config.vocab_size * (n + 2 * (n - 1))
+    return {
+        **{name: size for name, size in standing.items() if size},
+        "activations": activation_bytes(config, batch, n, dtype=dtype),
+        "logits": _size(dtype) * numbers + labels,
+    }
+
+
+def kv_cache_bytes(
+    config: object,
+    batch: int,
+    length: int,
+    n: int | None = None,
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> int:
+    """Return the bytes of a `lib.cache.KVCache` that has room for `length` tokens.
+
+        2 · L · B · length · w numbers, w = h · d_head the width of all heads (d in GPT-2),
+        and in a decoder with cross-attention 2 · L · B · n · w more, of the n tokens that were read
+
+    ValueError for an encoder, which keeps none.
+
+    Derived in chapter 21_counting_cost; the cache itself in 10_gpt.
+
+    >>> kv_cache_bytes(GPT2Config(), 1, 1024, dtype=torch.bfloat16) / 2**20
+    36.0
+    """
+    name = _model_name(config, None)
+    if name not in ("gpt2", *_PAIRS):
+        raise ValueError(f"config: expected a model with a decoder, got {name}")
+    if (n is None) != (name == "gpt2"):
+        wanted = "None, as GPT-2 reads nothing else" if name == "gpt2" else "the tokens read"
+        raise ValueError(f"n: expected {wanted}, got {n!r}")
+    for label, count in {"batch": batch, "length": length, "n": 1 if n is None else n}.items():
+        _require_count(label, count)
+    layers, width = config.num_layers, config.d_model
+    if name == "transformer":
+        layers = config.num_decoder_layers
+    elif name == "t5":
+        layers = config.num_decoder_layers or config.num_layers
+        width = config.num_heads * config.d_head
+    return 2 * layers * batch * (length + (n or 0)) * width * _size(dtype)
+
+
+# Speed
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a data sheet says: operations a second by dtype, dense, and bytes a second of memory.
+
+    Data sheets of NVIDIA since 2020 print the figures *with sparsity*, which are twice these.
+    """
+
+    flops: dict[torch.dtype | str, float]
+    bandwidth: float
+    source: str
+
+
+def _device(half, tf32, single, double, bandwidth, source, bfloat16=True) -> Device:
+    flops = {torch.float16: half, torch.float32: single}
+    flops |= {torch.bfloat16: half} if bfloat16 else {}
+    flops |= {"tf32": tf32} if tf32 else {}
+    flops |= {torch.float64: double} if double else {}
+    return Device({key: 1e12 * value for key, value in flops.items()}, bandwidth, source)
+
+
+_H100 = "NVIDIA H100 Tensor Core GPU data sheet; half precision and TF32 halved, for dense matrices"
+_A100 = "NVIDIA A100 Tensor Core GPU data sheet"
+_V100 = "NVIDIA V100 Tensor Core GPU data sheet"
+
+# By the name that torch.cuda.get_device_name returns.
+DEVICES: dict[str, Device] = {
+    "NVIDIA H100 80GB HBM3": _device(989.4, 494.7, 67, 67, 3.35e12, f"{_H100}; SXM"),
+    "NVIDIA H100 PCIe": _device(756, 378, 51, 51, 2.0e12, f"{_H100}; PCIe"),
+    "NVIDIA H200": _device(989.4, 494.7, 67, 67, 4.8e12, _H100.replace("H100", "H200")),
+    "NVIDIA A100-SXM4-40GB": _device(312, 156, 19.5, 19.5, 1.555e12, _A100),
+    "NVIDIA A100-SXM4-80GB": _device(312, 156, 19.5, 19.5, 2.039e12, _A100),
+    "NVIDIA A100-PCIE-40GB": _device(312, 156, 19.5, 19.5, 1.555e12, _A100),
+    "NVIDIA A100 80GB PCIe": _device(312, 156, 19.5, 19.5, 1.935e12, _A100),
+    "NVIDIA L4": _device(
+        121, 60, 30.3, None, 300e9, "NVIDIA L4 Tensor Core GPU data sheet; halved, for dense"
+    ),
+    "Tesla T4": _device(65, None, 8.1, None, 300e9, "NVIDIA T4 data sheet", bfloat16=False),
+    "Tesla V100-SXM2-16GB": _device(125, None, 15.7, 7.8, 900e9, _V100, bfloat16=False),
+    "Tesla V100-SXM2-32GB": _device(125, None, 15.7, 7.8, 900e9, _V100, bfloat16=False),
+    "Tesla V100-PCIE-16GB": _device(112, None, 14.0, 7.0, 900e9, _V100, bfloat16=False),
+    "Tesla V100-PCIE-32GB": _device(112, None, 14.0, 7.0, 900e9, _V100, bfloat16=False),
+}
+
+
+def peak_flops(device_name: str, dtype: torch.dtype | str) -> float:
+    """Return the operations a second that a data sheet promises for dense matrix products.
+
+    device_name : as `torch.cuda.get_device_name()` has it, to the letter: one of `DEVICES`
+    dtype : of the factors; "tf32" for float32 that is rounded to it on the way, as
+        `torch.backends.cuda.matmul.allow_tf32` allows
+
+    ValueError for another name or dtype. A near name is another device: an H100 has 989 or 756.
+
+    Derived in chapter 21_counting_cost.
+
+    >>> peak_flops("NVIDIA A100-SXM4-40GB", torch.bfloat16)
+    312000000000000.0
+    """
+    if device_name not in DEVICES:
+        raise ValueError(f"device_name: expected one of {', '.join(DEVICES)}, got {device_name!r}")
+    known = DEVICES[device_name].flops
+    if dtype not in known:
+        names = ", ".join(str(d).removeprefix("torch.") for d in known)
+        raise ValueError(f"dtype: expected one of {names} for {device_name}, got {dtype}")
+    return known[dtype]
+
+
+def mfu(flops_per_second: float, device_name: str, dtype: torch.dtype | str) -> float:
+    """Return the model FLOPs utilisation: which share of a device's peak a model makes use of.
+
+        MFU = operations that the model needs, a second / peak_flops(device_name, dtype)
+
+    Needed are those of `flops` with the attention of a composed kernel: what is computed again in
+    the backward pass, by a fused kernel or by checkpointing, is no progress and does not count.
+
+    ValueError as in `peak_flops`, and for more than the peak: then something is counted wrong.
+
+    Source: Chowdhery et al. 2022, "PaLM", arXiv:2204.02311, section 4.1 and appendix B.
+    Derived in chapter 21_counting_cost.
+
+    >>> mfu(156e12, "NVIDIA A100-SXM4-40GB", torch.bfloat16)
+    0.5
+    """
+    peak = peak_flops(device_name, dtype)
+    if not 0 <= flops_per_second <= peak:
+        raise ValueError(
+            f"flops_per_second: expected 0 to {peak:.4g}, the peak of {device_name}, "
+            f"got {flops_per_second:.4g}"
+        )
+    return flops_per_second / peak
+
+
+def arithmetic_intensity(m: int, k: int, n: int, *, dtype: torch.dtype = torch.float32) -> float:
+    """Return the operations for each byte that a product (m × k)(k × n) moves.
+
+        intensity = 2 m k n / (bytes of a number · (m k + k n + m n))
+
+    Each factor is read once, and the product written once: the least that any algorithm moves.
+
+    Derived in chapter 21_counting_cost.
+
+    >>> arithmetic_intensity(1024, 1024, 1024, dtype=torch.bfloat16)
+    341.3333333333333
+    """
+    for name, count in {"m": m, "k": k, "n": n}.items():
+        _require_count(name, count)
+    return 2 * m * k * n / (_size(dtype) * (m * k + k * n + m * n))
+
+
+def roofline(intensity: float, peak_flops: float, bandwidth: float) -> float:
+    """Return the operations a second that a device can reach at this arithmetic intensity.
+
+        min(peak_flops, intensity · bandwidth)
+
+    Below the ridge, peak_flops / bandwidth, memory is what is waited for, above it arithmetic.
+
+    Source: Williams, Waterman & Patterson 2009, "Roofline: An Insightful Visual Performance Model
+    for Multicore Architectures", Communications of the ACM 52(4).
+    Derived in chapter 21_counting_cost.
+
+    >>> roofline(2.0, peak_flops=100.0, bandwidth=10.0), roofline(20.0, 100.0, 10.0)
+    (20.0, 100.0)
+    """
+    for name, value in {
+        "intensity": intensity,
+        "peak_flops": peak_flops,
+        "bandwidth": bandwidth,
+    }.items():
+        if not (value > 0 and math.isfinite(value)):
+            raise ValueError(f"{name}: expected a positive number, got {value!r}")
+    return min(peak_flops, intensity * bandwidth)
+
+
 # Validation
 
 _CONFIGS = {
@@ -556,6 +870,12 @@ _CONFIGS = {
     T5Config: "t5",
     TransformerConfig: "transformer",
     ViTConfig: "vit",
+}
+_PRECISIONS = {  # bytes of weight, gradient, moments, copy
+    "float32": (4, 4, 8, 0),
+    "mixed": (2, 2, 8, 4),
+    "bfloat16": (2, 2, 4, 0),
+    "float64": (8, 8, 16, 0),
 }
 _OF_BERT = ("bert", "electra_generator", "electra_discriminator")
 _PAIRS = ("transformer", "t5")  # an encoder and a decoder
