@@ -1,4 +1,4 @@
-"""lib.cost held to counts: of parameters, of torch's operations, of what autograd and allocator keep.
+"""lib.cost held to counts: of parameters, operations, and bytes kept and allocated.
 
 Sizes are primes, or as near as a head's width allows, and distinct. Memory is that of a CPU.
 """
@@ -48,7 +48,7 @@ LONG = BASE | {"max_length": 71}
 PAIR = BASE | {"num_decoder_layers": 2, "d_decoder_ff": 31, "num_decoder_heads": 7}
 T5S = BASE | {"num_heads": 3, "d_head": 5, "num_decoder_layers": 2}
 
-# name: model, config, lib.cost's name of the model where the config does not say it, batch and sizes
+# name: model, config, its options, lib.cost's name where the config does not say it, sizes
 FAMILIES = {
     "gpt2": (GPT2, GPT2Config, LONG, None, (3, 11)),
     "gpt2, one sequence": (GPT2, GPT2Config, LONG | {"d_ff": None}, None, (1, 13)),
