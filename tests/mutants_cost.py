@@ -154,8 +154,8 @@ COST_MUTANTS = [
     ),
     (
         COST,
-        "_device(121, 60,",
-        "_device(242, 120,",
+        "121, 60, 30.3,",
+        "242, 120, 30.3,",
         "the sparse figure of a data sheet",
         TESTS + "TestSpeed::test_dense_and_not_sparse",
     ),
