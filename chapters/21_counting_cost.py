@@ -51,6 +51,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from lib import cost
+from lib.cache import KVCache
 from lib.data import CharacterVocabulary, random_windows, topics_text
 from lib.layers import EncoderLayer
 from lib.losses import causal_lm_loss
@@ -467,9 +468,8 @@ names = [
     *("centred", "1 / its size", "normed", "input of W1"),
     *("before GELU", "after GELU: input of W2"),
 ]
-numbers = dict.fromkeys(names, 0)
-for shape, _, size in kept:
-    print(f"{size // 4:5} numbers  {shape}")
+for name, (shape, _, size) in zip(names, kept, strict=True):
+    print(f"{size // 4:5} numbers  {shape!s:16} {name}")
 total = sum(size for *_, size in kept) // 4
 
 # %% [markdown]
@@ -600,8 +600,9 @@ show_figure(
 # \frac{C_{\text{checkpointed}}}{C_{\text{training}}} = \frac{1 + 1 + 2}{1 + 2} = \frac{4}{3} .
 # $$ (eq-counting-cost-checkpoint)
 #
-# The ratio is that of linear maps. With fused attention, five products in place of four, it is a
-# little less.
+# The ratio is that of linear maps. In practice it is less, for two reasons. Fused attention already
+# computes its logits twice. And torch stops computing again as soon as all that is needed is there:
+# a layer's last map, whose input is the last thing kept, is not done twice.
 
 # %%
 L, B, n, d, h = 4, 3, 61, 44, 4
@@ -642,10 +643,14 @@ both = [
     flops(partial(backward, stack), x) for stack in (straight, checkpointed)
 ]
 once = flops(straight, x)
+not_again = L * 2 * B * n * 4 * d * d  # the last map of each layer
+check("eq-counting-cost-checkpoint", both[1] - both[0], once - not_again)
+linear_maps = cost.linear(5, 3, 2)
+twice = 2 * linear_maps.forward + linear_maps.backward
 check(
-    "eq-counting-cost-checkpoint",
-    [both[1] - both[0], (4 * once) / (3 * once)],
-    [once, 4 / 3],
+    "eq-counting-cost-checkpoint: of a linear map",
+    twice / (linear_maps.forward + linear_maps.backward),
+    4 / 3,
 )
 print(f"operations: × {both[1] / both[0]:.3f}")
 print(f"peak: {peaks[0] / MiB:.1f} MiB, then {peaks[1] / MiB:.1f} MiB")
@@ -678,8 +683,6 @@ glue("cost-checkpoint-peak", peaks[1] / peaks[0])
 # operations. In half precision, $s = 2$, that is *one operation a byte*, whatever the model.
 
 # %%
-from lib.cache import KVCache
-
 cache = KVCache(capacity=50)
 with torch.no_grad():
     model(ids[:, :11], cache=cache)
@@ -858,3 +861,553 @@ glue("cost-bert-bare", f"{bare:,}")
 # BERT's paper says 110M {cite}`devlin2019`, DistilBERT's 66M {cite}`sanh2019`, T5-small's 60M
 # {cite}`raffel2020`, ViT-B's 86M {cite}`dosovitskiy2021`. With BERT one has to ask: with which heads?
 # The bare encoder with its pooler has {glue:text}`cost-bert-bare` parameters.
+
+# %% [markdown]
+# ## On real data
+#
+# ### A run, predicted before it is made
+#
+# The book's small GPT reads the language reference, character by character. For three shapes we
+# write down, *before* the run, how many operations a step takes, how many bytes at most are
+# allocated at a time, and how long it should last. The time needs one measurement of the machine:
+# how many operations a second a large product reaches here. Nothing else is measured first.
+
+# %% tags=["nbval-ignore-output"]
+rng = torch.Generator().manual_seed(0)
+text = topics_text()
+vocabulary = CharacterVocabulary.from_text(text.train + text.validation)
+corpus = vocabulary.encode(text.train)
+V = len(vocabulary.characters)
+
+side = 1024
+square = torch.randn(side, side)
+(seconds,) = median_seconds(partial(torch.matmul, square, square), repeats=5)
+fastest = 2 * side**3 / seconds
+print(f"a product of {side} × {side}: {fastest / 1e9:.0f} · 10⁹ operations/s")
+glue("cost-fastest", fastest / 1e9)
+
+# %%
+SHAPES = {  # layers, width, heads, tokens, batch
+    "small": (2, 64, 2, 64, 8),
+    "long": (2, 64, 2, 256, 4),
+    "wide": (4, 128, 4, 64, 8),
+}
+plan = {}
+for name, (L, d, h, n, B) in SHAPES.items():
+    config = GPT2Config(V, d, L, h, max_length=n, **plain)
+    plan[name] = {
+        "config": config,
+        "flops": cost.flops(config, B, n, backward=True),
+        "bytes": cost.step_bytes(config, B, n),
+    }
+    total = sum(plan[name]["bytes"].values()) / MiB
+    print(
+        f"{name:6}{cost.parameters(config):9,} parameters,"
+        f"{plan[name]['flops'] / 1e9:6.2f} · 10⁹ operations,{total:7.2f} MiB"
+    )
+
+# %% [markdown]
+# Now the runs: five steps of `lib.training.fit` each, by three seeds. Operations and memory are
+# counted in a run of two steps more.
+
+# %% tags=["nbval-ignore-output"]
+STEPS = 5
+outcome = {}
+for name, (L, d, h, n, B) in SHAPES.items():
+    taken, losses = [], []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        rng = torch.Generator().manual_seed(seed)
+        model = GPT2(plan[name]["config"])
+
+        def batch_loss(step, model=model, rng=rng, B=B, n=n):
+            ids = random_windows(corpus, B, n - 1, rng)
+            ids = torch.cat([ids[0], ids[1][:, -1:]], dim=1)  # (B, n)
+            return causal_lm_loss(model(ids), ids)
+
+        fit(model, batch_loss, steps=1, learning_rate=1e-3)  # warm up
+        began = time.perf_counter()
+        losses += [fit(model, batch_loss, steps=STEPS, learning_rate=1e-3)]
+        taken.append((time.perf_counter() - began) / STEPS)
+    run = partial(fit, model, batch_loss, steps=2, learning_rate=1e-3)
+    model.zero_grad(set_to_none=True)
+    counted = flops(run) // 2
+    model.zero_grad(set_to_none=True)
+    allocated = peak_bytes(run, device="cpu") + plan[name]["bytes"]["weights"]
+    predicted = sum(plan[name]["bytes"].values())
+    outcome[name] = {
+        "flops": counted / plan[name]["flops"],
+        "bytes": allocated / predicted,
+        "seconds": taken,
+        "ratio": np.array(taken) / (plan[name]["flops"] / fastest),
+    }
+    check(f"{name}: operations within 1 %", abs(outcome[name]["flops"] - 1) < 0.01)
+    check(f"{name}: peak memory within 1 %", abs(outcome[name]["bytes"] - 1) < 0.01)
+    check(f"{name}: it learns", losses[-1][-1] < losses[-1][0])
+    ratio = outcome[name]["ratio"]
+    print(
+        f"{name:6} operations × {outcome[name]['flops']:.4f}, bytes × "
+        f"{outcome[name]['bytes']:.4f}, time × {ratio.mean():.2f} ± {ratio.std():.2f}"
+    )
+    glue(f"cost-run-{name}-flops", 100 * abs(outcome[name]["flops"] - 1))
+    glue(f"cost-run-{name}-bytes", 100 * abs(outcome[name]["bytes"] - 1))
+    glue(f"cost-run-{name}-time", ratio.mean())
+    glue(f"cost-run-{name}-spread", ratio.std(ddof=1))
+
+# %% [markdown]
+# Against the prediction, operations are off by {glue:text}`cost-run-small-flops:.3f` %,
+# {glue:text}`cost-run-long-flops:.3f` % and {glue:text}`cost-run-wide-flops:.3f` %, peak memory by
+# {glue:text}`cost-run-small-bytes:.3f` %, {glue:text}`cost-run-long-bytes:.3f` % and
+# {glue:text}`cost-run-wide-bytes:.3f` %. Time is another matter: the runs take
+# {glue:text}`cost-run-small-time:.1f` ± {glue:text}`cost-run-small-spread:.1f`,
+# {glue:text}`cost-run-long-time:.1f` ± {glue:text}`cost-run-long-spread:.1f` and
+# {glue:text}`cost-run-wide-time:.1f` ± {glue:text}`cost-run-wide-spread:.1f` times as long as the
+# products alone would at the speed of a large product (mean and standard deviation of three seeds,
+# on the machine that built this page; another has other numbers). What is missing is all that we
+# did not count: norms, GELU, softmax, AdamW, which do little arithmetic and move many bytes, and
+# products too small to reach the large one's speed. *Counts are predictions; a time is a bound.*
+# {numref}`fig-counting-cost-run` shows where the bytes go.
+
+# %% tags=["hide-input"]
+fig, ax = plt.subplots(figsize=(5.1, 2.9))
+left = np.zeros(len(plan))
+looks = {
+    "weights": ("query", ""),
+    "gradients": ("key", "///"),
+    "moments": ("scores", "..."),
+    "activations": ("value", ""),
+    "logits": ("output", "xx"),
+}
+for part, (color, hatch) in looks.items():
+    width = np.array([p["bytes"][part] / MiB for p in plan.values()])
+    ax.barh(
+        list(plan),
+        width,
+        left=left,
+        color=COLORS[color],
+        hatch=hatch,
+        edgecolor="white",
+        label=part,
+    )
+    left += width
+ax.invert_yaxis()
+ax.set(xlabel="MiB at the peak of a step, predicted")
+ax.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.45, 1.0))
+show_figure(
+    fig,
+    name="fig-counting-cost-run",
+    caption="Predicted peaks of the three runs, by purpose. In models of this "
+    "size activations are nearly all; the sixteen bytes a parameter are the "
+    "three parts on the left.",
+    alt="Three stacked bars. In the small and the long run activations and "
+    "logits fill most of the bar; in the wide run weights, gradients and "
+    "moments take a visible third.",
+)
+
+# %% [markdown]
+# ### The roofline of this machine
+#
+# Two measurements draw it: the speed of a large product, and that of a copy, which reads and writes
+# every byte. Then products of $m$ rows with one matrix: $m = 1$ is a step of *decoding*, one new
+# token; large $m$ is *prefill*, a prompt read at once.
+
+# %% tags=["nbval-ignore-output"]
+source = torch.randn(2**23, device=device)  # 32 MiB
+target = torch.empty_like(source)
+side = 2048
+matrix = torch.randn(side, side, device=device)
+rows = [1, 4, 16, 64, 256, 1024]
+products = [
+    partial(torch.matmul, torch.randn(m, side, device=device), matrix)
+    for m in rows
+]
+copied, *times = median_seconds(
+    partial(target.copy_, source), *products, repeats=5
+)
+bandwidth = 2 * source.nbytes / copied
+speeds = [2 * m * side**2 / t for m, t in zip(rows, times, strict=True)]
+intensities = [cost.arithmetic_intensity(m, side, side) for m in rows]
+peak = max(speeds)
+print(f"copy: {bandwidth / 1e9:.1f} · 10⁹ bytes/s, ridge {peak / bandwidth:.1f}")
+for m, I, speed in zip(rows, intensities, speeds, strict=True):
+    roof = cost.roofline(I, peak, bandwidth)
+    print(f"{m:5} rows: intensity {I:6.1f}, {speed / roof:.2f} of the roof")
+glue("cost-roof-bandwidth", bandwidth / 1e9)
+glue("cost-roof-peak", peak / 1e9)
+glue("cost-roof-ridge", peak / bandwidth)
+glue("cost-roof-decode", speeds[0] / peak)
+
+# %% tags=["hide-input", "nbval-ignore-output"]
+fig, ax = plt.subplots(figsize=(4.8, 3.3))
+line = np.geomspace(0.2, 600, 200)
+roof = [cost.roofline(I, peak, bandwidth) / 1e9 for I in line]
+ax.loglog(line, roof, color=COLORS["reference"], label="roofline")
+ax.loglog(
+    intensities,
+    [speed / 1e9 for speed in speeds],
+    "o",
+    color=COLORS["query"],
+    label="measured",
+)
+for m, I, speed in zip(rows, intensities, speeds, strict=True):
+    ax.annotate(
+        f"{m}",
+        (I, speed / 1e9),
+        xytext=(4, -11),
+        textcoords="offset points",
+    )
+ax.set(
+    xlabel="operations for each byte",
+    ylabel="10⁹ operations/s",
+)
+ax.legend()
+show_figure(
+    fig,
+    name="fig-counting-cost-roofline",
+    caption="The roofline of the machine that built this page, and products "
+    "of 1 to 1,024 rows with a 2,048 × 2,048 matrix in single precision. One "
+    "row, a step of decoding, lies on the slope; many, a prompt, at the roof.",
+    alt="A line that rises with slope one and then is level, on logarithmic "
+    "axes. Dots for one row at the lower left near the slope, and for more "
+    "rows further to the right, up to the level part.",
+)
+
+# %% [markdown]
+# Here memory delivers {glue:text}`cost-roof-bandwidth:.1f` · 10⁹ bytes a second and the fastest
+# product does {glue:text}`cost-roof-peak:.0f` · 10⁹ operations: the ridge of
+# {numref}`fig-counting-cost-roofline` is at {glue:text}`cost-roof-ridge:.0f` operations a byte. A
+# product of one row reaches {glue:text}`cost-roof-decode:.2f` of that speed. All three numbers are
+# the machine's, and vary from run to run; a matrix that fits into a cache may even lie above the
+# slope, which is drawn for memory. These figures were not measured on a GPU.
+#
+# ### Utilisation
+#
+# For a GPU, the peak stands in a data sheet. The *model FLOPs utilisation* {cite}`chowdhery2022` is
+#
+# $$
+# \text{MFU} = \frac{\text{operations that the model needs, a second}}{P} .
+# $$ (def-counting-cost-mfu)
+#
+# The numerator counts what the *model* needs: what is computed again, by checkpointing or in a fused
+# kernel, is left out. The denominator is of this device, this dtype, and dense matrices.
+# `lib.cost.mfu` looks the device up by its full name, and refuses every other:
+
+# %%
+for name in ("NVIDIA H100", "cpu"):
+    try:
+        cost.mfu(1e14, name, torch.bfloat16)
+    except ValueError as error:
+        print(f"{str(error)[:58]} …, {str(error).rsplit(', ', 1)[1]}")
+share = cost.mfu(156e12, "NVIDIA A100-SXM4-40GB", torch.bfloat16)
+check("def-counting-cost-mfu: half of an A100", share, 0.5)
+
+# %% [markdown]
+# | Said | True | Source |
+# |---|---|---|
+# | training takes $6N$ operations a token | of matrix products without attention, with $N_\times$ for $N$; at $n = 6d$ it is twice as much | {eq}`eq-counting-cost-training`, {eq}`eq-counting-cost-crossover` |
+# | activations take $34$ bytes a feature | in one implementation, in half precision | {eq}`eq-counting-cost-activations` |
+# | mixed precision halves the memory of training | 16 bytes a parameter either way | {eq}`eq-counting-cost-sixteen` |
+# | attention is what makes Transformers expensive | below $n = 4d$ the feed-forward layer takes more | {eq}`eq-counting-cost-crossover` |
+
+# %% [markdown]
+# ## Broken on purpose
+#
+# Three mistakes that print a plausible number.
+#
+# :::{admonition} Broken on purpose D64: a multiply-add as one operation
+# :class: broken
+# Some tools print MACs and call them FLOPs. The peak in a data sheet counts a multiply-add as two. So
+# a utilisation from the two together is half of what it should be, and nothing looks wrong.
+# :::
+
+
+# %%
+def as_multiply_adds(m, k, n):
+    return m * k * n
+
+
+def as_operations(m, k, n):
+    return 2 * m * k * n
+
+
+def counts_what_a_loop_does(count_product):
+    m, k, n = 3, 5, 7
+    done = 0
+    for _ in range(m * n):
+        for _ in range(k):
+            done += 1  # a multiplication
+            done += 1  # an addition
+    told = count_product(m, k, n)
+    assert told == done, f"{told} operations told, {done} done: × {done / told:.1f}"
+
+
+catches(
+    "D64", counts_what_a_loop_does, broken=as_multiply_adds, fixed=as_operations
+)
+
+# %% [markdown]
+# **Fix:** two for a multiply-add, on both sides of the division; and say which of them a number is.
+#
+# :::{admonition} Broken on purpose D65: the peak of another GPU
+# :class: broken
+# A script has the peak of an A100 in it, as a constant. Run on a faster device it reports a share of
+# a peak that isn't there. At a third of an H100's peak it says 106 %, which somebody notices; at a
+# sixth it says 53 %, which nobody does. The figure *with sparsity* errs the other way, by two.
+# :::
+
+
+# %%
+def hard_coded(speed, device_name, dtype):
+    return speed / 312e12
+
+
+def utilisation_is_of_this_device(utilisation):
+    for name in ("NVIDIA A100-SXM4-80GB", "NVIDIA H100 80GB HBM3"):
+        third = cost.peak_flops(name, torch.bfloat16) / 3
+        share = utilisation(third, name, torch.bfloat16)
+        assert abs(share - 1 / 3) < 1e-9, (
+            f"a third of the peak of {name} is reported as {share:.0%}"
+        )
+
+
+catches(
+    "D65",
+    utilisation_is_of_this_device,
+    broken=hard_coded,
+    fixed=cost.mfu,
+)
+
+# %% [markdown]
+# **Fix:** look the device up by name, refuse what is not in the table, and refuse more than 100 %.
+#
+# :::{admonition} Broken on purpose D66: a counter that counts nothing
+# :class: broken
+# torch's counter knows operations by a list. The CPU's fused attention is not in it, so it is
+# counted as 0, without a word. The longer the text, the more is missing.
+# :::
+
+
+# %%
+def bare_counter(function, *args):
+    with FlopCounterMode(display=False) as counter:
+        function(*args)
+    return counter.get_total_flops()
+
+
+def attention_is_counted(counter):
+    q = torch.randn(1, 2, 64, 16)  # on the CPU, where this happens
+    told = counter(F.scaled_dot_product_attention, q, q, q)
+    want = 4 * 2 * 64 * 64 * 16
+    assert told == want, f"{told:,} operations told, {want:,} done"
+
+
+catches("D66", attention_is_counted, broken=bare_counter, fixed=flops)
+
+# %% [markdown]
+# **Fix:** hold every counter to a formula before it is believed. `lib.teaching.measure.flops` tells
+# torch what the kernel costs.
+
+# %% [markdown]
+# ## Exercises
+#
+# Replace the line that raises `NotImplementedError`, run the cell, and read the verdict: it names
+# the property that fails. The checkers try your function on inputs that you don't see.
+#
+# ```{exercise-start} Parameters of GPT-2
+# :label: ex-counting_cost-parameters
+# ```
+# *Difficulty ●○○ · 10 minutes*
+#
+# Write `gpt2_parameters(d, L, V, places)`: how many numbers of a GPT-2 are trained, with $f = 4d$
+# and tied words.
+#
+# ```{dropdown} Hint
+# {eq}`eq-counting-cost-gpt2`. Don't forget the norm behind the last layer.
+# ```
+
+
+# %% tags=["exercise-stub"]
+def gpt2_parameters(d, L, V, places):
+    raise NotImplementedError
+
+
+grade("ex-counting_cost-parameters", gpt2_parameters)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-counting_cost-parameters
+# :class: dropdown
+# ```
+
+
+# %% tags=["solution"]
+def gpt2_parameters(d, L, V, places):
+    return (V + places) * d + L * (12 * d**2 + 13 * d) + 2 * d
+
+
+grade("ex-counting_cost-parameters", gpt2_parameters)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
+# ```{exercise-start} Operations of a training step
+# :label: ex-counting_cost-training
+# ```
+# *Difficulty ●○○ · 10 minutes*
+#
+# Write `step_flops(d, L, V, B, n)`: the operations of the matrix products of one training step of a
+# GPT-2 with $f = 4d$, forward and backward, with attention that keeps its weights.
+#
+# ```{dropdown} Hint
+# {eq}`eq-counting-cost-training`; the table of words is multiplied once.
+# ```
+
+
+# %% tags=["exercise-stub"]
+def step_flops(d, L, V, B, n):
+    raise NotImplementedError
+
+
+grade("ex-counting_cost-training", step_flops)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-counting_cost-training
+# :class: dropdown
+# ```
+
+
+# %% tags=["solution"]
+def step_flops(d, L, V, B, n):
+    multiplied = 12 * L * d**2 + V * d
+    return B * n * (6 * multiplied + 12 * L * n * d)
+
+
+grade("ex-counting_cost-training", step_flops)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
+# ```{exercise-start} The largest batch
+# :label: ex-counting_cost-batch
+# ```
+# *Difficulty ●●○ · 15 minutes*
+#
+# Write `largest_batch(memory, N, L, d, h, n)`: how many sequences fit into so many bytes, in single
+# precision, if 16 bytes a parameter stand and each layer keeps what step 6 says; logits, tables and
+# the last norm may be ignored. 0 if not even one fits.
+#
+# ```{dropdown} Hint
+# Take off what stands, and divide by what one sequence keeps; whole sequences only.
+# ```
+
+
+# %% tags=["exercise-stub"]
+def largest_batch(memory, N, L, d, h, n):
+    raise NotImplementedError
+
+
+grade("ex-counting_cost-batch", largest_batch)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-counting_cost-batch
+# :class: dropdown
+# ```
+
+
+# %% tags=["solution"]
+def largest_batch(memory, N, L, d, h, n):
+    each = 4 * L * n * (18 * d + h + 2)
+    return max(0, (memory - 16 * N) // each)
+
+
+grade("ex-counting_cost-batch", largest_batch)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
+# ```{exercise-start} Where memory is waited for
+# :label: ex-counting_cost-ridge
+# ```
+# *Difficulty ●●○ · 15 minutes*
+#
+# Write `least_rows(d, peak, bandwidth, size)`: the least number of rows $m$ for which a product with
+# a $d \times d$ matrix is bound by arithmetic, $I \ge P/\beta$, with numbers of `size` bytes. `None`
+# if there is no such $m$.
+#
+# ```{dropdown} Hint
+# $I(m) = 2md^2 / (s(2md + d^2))$ grows with $m$, towards $d/s$. Solve for $m$, or search.
+# ```
+
+
+# %% tags=["exercise-stub"]
+def least_rows(d, peak, bandwidth, size):
+    raise NotImplementedError
+
+
+grade("ex-counting_cost-ridge", least_rows)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-counting_cost-ridge
+# :class: dropdown
+# ```
+
+
+# %% tags=["solution"]
+def least_rows(d, peak, bandwidth, size):
+    ridge = peak / bandwidth
+    if ridge >= d / size:  # what the intensity never reaches
+        return None
+    m = 1
+    while 2 * m * d < ridge * size * (2 * m + d):
+        m += 1
+    return m
+
+
+grade("ex-counting_cost-ridge", least_rows)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+
+# %% [markdown]
+# ## Summary
+#
+# - A block has $12d^2 + 13d$ parameters {eq}`eq-counting-cost-block`; heads are free. GPT-2 follows to
+#   the last number {eq}`eq-counting-cost-gpt2`.
+# - A map takes two operations a token for each entry of its matrix, attention proper $4nd$ more a layer
+#   {eq}`eq-counting-cost-forward`; training three times that {eq}`eq-counting-cost-training`, and
+#   fused attention one product in four more {eq}`eq-counting-cost-fused`.
+# - Attention proper passes the feed-forward layer at $n = 4d$, all maps at $n = 6d$
+#   {eq}`eq-counting-cost-crossover`.
+# - Sixteen bytes a parameter stand {eq}`eq-counting-cost-sixteen`. Activations depend on kernels: ours
+#   keep $18d + h + 2$ numbers a token and layer {eq}`eq-counting-cost-activations`, weights that are
+#   kept add $hn$ {eq}`eq-counting-cost-composed`, and checkpointing keeps $d$ for a third more
+#   operations at most {eq}`eq-counting-cost-checkpoint`.
+# - Decoding does about one operation a byte in half precision {eq}`eq-counting-cost-intensity`, far
+#   below every ridge {eq}`eq-counting-cost-roofline`.
+# - Operations and bytes of a real run were predicted within 1 %. Its time was not: it is bounded from
+#   below, and what is not a product decides how far above it lies.
+#
+# ## Sources
+#
+# - {cite:t}`kaplan2020`, §2.1: $2N$ and $6N$, without embeddings.
+# - {cite:t}`chowdhery2022`, §4.1 and appendix B: utilisation, and the term for attention.
+# - {cite:t}`hoffmann2022`: parameters and tokens that a budget is best spent on, measured.
+# - {cite:t}`rajbhandari2020`, §3.1: 16 bytes a parameter in mixed precision.
+# - {cite:t}`korthikanti2022`: activations of a layer, and what to compute again.
+# - {cite:t}`chen2016`: checkpointing, there for any deep network.
+# - {cite:t}`williams2009`: the roofline.
