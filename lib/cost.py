@@ -676,16 +676,18 @@ def step_bytes(
     """
     if not isinstance(config, GPT2Config):
         raise TypeError(f"config: expected a GPT2Config, got {type(config).__name__}")
-    if dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"dtype: expected float32 or float64, got {dtype}")
+    if dtype not in (torch.float32, torch.float64, torch.bfloat16):
+        raise ValueError(f"dtype: expected float32, float64 or bfloat16, got {dtype}")
     standing = training_bytes(config, str(dtype).removeprefix("torch."))
     labels = 9 * batch * (n - 1)
-    copies = 2 if batch > 1 else 1  # of one sequence, all but the last position is a view
-    numbers = batch * config.vocab_size * (n + copies * (n - 1))
+    # Of one sequence, all but the last position is a view, unless the loss widens it to float32.
+    copies = 2 if batch > 1 or dtype == torch.bfloat16 else 1
+    logits = batch * config.vocab_size * n * _size(dtype)
+    logits += batch * config.vocab_size * (n - 1) * copies * max(4, _size(dtype))
     return {
         **{name: size for name, size in standing.items() if size},
         "activations": activation_bytes(config, batch, n, dtype=dtype),
-        "logits": _size(dtype) * numbers + labels,
+        "logits": logits + labels,
     }
 
 

@@ -239,7 +239,7 @@ class TestPeaks:
         want = measure.peak_bytes(no_gradient, model, torch.randint(31, (B, N)))
         assert inference_bytes(config, B, N, dtype=torch.bfloat16) == pytest.approx(want, rel=0.002)
 
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
     @pytest.mark.parametrize(("batch", "n", "vocab"), [(5, 61, 67), (1, 127, 131), (3, 31, 1511)])
     def test_training_step(self, dtype, batch, n, vocab):
         config = GPT2Config(vocab, 48, 2, 2, max_length=n, embedding_dropout=0.0, dropout=0.1)
@@ -254,7 +254,7 @@ class TestPeaks:
         got = step_bytes(config, batch, n, dtype=dtype)
         assert list(got) == ["weights", "gradients", "moments", "activations", "logits"]
         assert got["weights"] == sum(p.nbytes for p in model.parameters())
-        assert sum(got.values()) - got["weights"] == pytest.approx(want, rel=0.002)
+        assert sum(got.values()) - got["weights"] == pytest.approx(want, rel=0.01)
 
 
 class TestTraining:
