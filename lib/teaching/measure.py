@@ -1,4 +1,4 @@
-"""What a computation costs: peak memory, floating-point operations, time.
+"""What a computation costs: peak memory, kept tensors, floating-point operations, time.
 
 The first call of ``peak_bytes`` on a CPU takes a second or two: torch starts its profiler.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -95,6 +96,42 @@ _CPU_ATTENTION = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _cpu_attention_backward,
 }
+
+
+class _Held:
+    """What a hook hands to autograd in place of a tensor: alive as long as the graph needs it."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor.detach()  # an output would keep its own graph alive
+
+
+def saved_tensors(
+    function: Callable[..., Any], *args: Any, without: Iterable[Tensor] = ()
+) -> list[tuple[tuple[int, ...], torch.dtype, int]]:
+    """Return (shape, dtype, bytes) of each storage that autograd keeps of ``function(*args)``.
+
+    In the order in which they were kept, each storage once, whatever views of it are kept; the
+    bytes are those of the whole storage. Left out are the tensors in ``without``, such as a model's
+    parameters, and what the graph of the result does not need. Inputs count, if they are kept.
+    """
+    held: list[weakref.ref[_Held]] = []
+
+    def pack(tensor: Tensor) -> _Held:
+        kept = _Held(tensor)
+        held.append(weakref.ref(kept))
+        return kept
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept.tensor):
+        result = function(*args)
+    seen = {tensor.untyped_storage().data_ptr() for tensor in without}
+    found = []
+    for tensor in (kept.tensor for kept in (reference() for reference in held) if kept is not None):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in seen:
+            seen.add(storage.data_ptr())
+            found.append((tuple(tensor.shape), tensor.dtype, storage.nbytes()))
+    del result
+    return found
 
 
 def median_seconds(*functions: Callable[[], Any], repeats: int = 9) -> list[float]:

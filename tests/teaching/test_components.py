@@ -19,6 +19,7 @@ from lib.teaching import components
 from lib.teaching.components import (
     AttentionRows,
     Component,
+    CostCalculator,
     CurveExplorer,
     MaskPainter,
     PositionRotation,
@@ -84,6 +85,7 @@ def every():
     """One of each component."""
     return [
         rows(name="rows"),
+        CostCalculator(name="costs"),
         CurveExplorer([0, 1, 2], [1, 2], {"c": [[0, 1, 4], [0, 2, 8]]}, name="curves"),
         MaskPainter(8, window=4, name="painter"),
         PositionRotation(name="rotation"),

@@ -10,7 +10,7 @@ from lib.attention import (
     online_softmax_attention,
     scaled_dot_product_attention,
 )
-from lib.teaching.measure import flops, median_seconds, peak_bytes
+from lib.teaching.measure import flops, median_seconds, peak_bytes, saved_tensors
 
 N, D = 257, 31
 
@@ -149,6 +149,27 @@ class TestFlops:
 
         assert with_backward(scaled_dot_product_attention) == 3 * forward
         assert with_backward(fast_attention) == 3.5 * forward
+
+
+class TestSavedTensors:
+    def test_what_a_product_keeps(self):
+        x, w = torch.ones(3, 5, requires_grad=True), torch.ones(5, 7, requires_grad=True)
+        kept = [((3, 5), torch.float32, 60), ((5, 7), torch.float32, 140)]
+        assert saved_tensors(torch.matmul, x, w) == kept
+        assert saved_tensors(torch.matmul, x, w, without=[w]) == kept[:1]
+
+    def test_views_of_one_storage_count_once_and_whole(self):
+        x = torch.ones(11, requires_grad=True)
+        kept = saved_tensors(lambda: (x[:3] * x[:3]).sum() + (x[3:] * x[3:]).sum())
+        assert [size for *_, size in kept] == [44]
+
+    def test_what_the_result_does_not_need_is_not_counted(self):
+        x = torch.ones(5, requires_grad=True)
+        assert saved_tensors(lambda: (x.exp().exp() > 0, x + 1)) == []
+        assert [size for *_, size in saved_tensors(lambda: x.exp().exp())] == [20, 20]
+
+    def test_without_gradients_nothing(self):
+        assert saved_tensors(torch.matmul, *square()) == []
 
 
 class TestMedianSeconds:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lib.teaching.components.attention_rows import AttentionRows
 from lib.teaching.components.base import Component
+from lib.teaching.components.cost_calculator import CostCalculator
 from lib.teaching.components.curve_explorer import CurveExplorer
 from lib.teaching.components.mask_painter import MaskPainter
 from lib.teaching.components.position_rotation import PositionRotation
@@ -15,6 +16,7 @@ from lib.teaching.components.token_strip import TokenStrip
 __all__ = [
     "AttentionRows",
     "Component",
+    "CostCalculator",
     "CurveExplorer",
     "MaskPainter",
     "PositionRotation",
