@@ -135,7 +135,8 @@ class CostCalculator(Component):
         shown = self.shown()
         return (
             f"{shown['parameters']} parameters; a training step takes "
-            f"{shown['operations, training step']} and {shown['peak of a training step']} of memory."
+            f"{shown['operations, training step']} and "
+            f"{shown['peak of a training step']} of memory."
         )
 
     def _page_data(self) -> dict[str, Any]:
@@ -156,8 +157,8 @@ class CostCalculator(Component):
             f"{title} {number:,}" for (title, *_), number in zip(FIELDS, self.sizes, strict=True)
         )
         return (
-            f'{STATIC_STYLE}<table class="cc-static"><caption><strong>{escape(self.label)}</strong>: '
-            f"{given}.</caption><tbody>{rows}</tbody></table>"
+            f'{STATIC_STYLE}<table class="cc-static"><caption>'
+            f"<strong>{escape(self.label)}</strong>: {given}.</caption><tbody>{rows}</tbody></table>"
             f"<p>{escape(self._sentence())}</p>"
             "<noscript><p>With JavaScript every size can be changed.</p></noscript>"
         )
