@@ -1071,7 +1071,8 @@ show_figure(
     fig,
     name="fig-counting-cost-roofline",
     caption="The roofline of the machine that built this page, and products "
-    f"of {rows[0]} to {rows[-1]:,} rows with a {side:,} × {side:,} matrix in single precision. One "
+    f"of {rows[0]} to {rows[-1]:,} rows with a {side:,} × {side:,} matrix "
+    "in single precision. One "
     "row, a step of decoding, lies on the slope; many, a prompt, at the roof.",
     alt="A line that rises with slope one and then is level, on logarithmic "
     "axes. Dots for one row at the lower left near the slope, and for more "

@@ -63,7 +63,7 @@ WRONG = {
         "below zero": (_batch(floor=False), "never below nothing"),
         "a float": (_batch(divide=lambda a, b: float(a // b)), "got a float"),
         "half precision": (_batch(each=2), "room for exactly 5"),
-        "no log-sums": (_batch(heads=False), "agrees with the formula"),
+        "no log-sums": (_batch(heads=False), "a byte less"),
     },
     "ex-counting_cost-ridge": {
         "one less": (_rows(shift=-1), "below the ridge"),
