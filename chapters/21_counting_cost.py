@@ -289,7 +289,7 @@ glue("cost-gpt2", f"{N:,}")
 m, k, n = 3, 5, 7
 steps = sum(2 for _ in range(m) for _ in range(n) for _ in range(k))
 check(
-    "def-counting-cost-product: a loop, and torch's counter",
+    "a product: a loop, and torch's counter",
     [steps, flops(torch.matmul, torch.ones(m, k), torch.ones(k, n))],
     [2 * m * k * n] * 2,
 )
@@ -594,8 +594,8 @@ show_figure(
 #
 # ### Step 7. Checkpointing
 #
-# Memory can be had for time. Keep of each layer its input only, and in the backward pass compute
-# the layer again, just before it is needed {cite}`chen2016`. What is kept falls from $L A$ to $L$
+# Memory can be had for time. *Activation checkpointing* keeps of each layer its input only, and in the
+# backward pass computes the layer again, just before it is needed {cite}`chen2016`. What is kept falls from $L A$ to $L$
 # inputs, beside one layer at a time in full:
 #
 # $$
@@ -1106,7 +1106,7 @@ for name in ("NVIDIA H100", "cpu"):
     except ValueError as error:
         print(f"{str(error)[:58]} …, {str(error).rsplit(', ', 1)[1]}")
 share = cost.mfu(156e12, "NVIDIA A100-SXM4-40GB", torch.bfloat16)
-check("def-counting-cost-mfu: half of an A100", share, 0.5)
+check("half of an A100's peak is a utilisation of one half", share, 0.5)
 
 # %% [markdown]
 # | Said | True | Source |
