@@ -173,11 +173,12 @@ show_figure(
     fig,
     name="fig-counting-cost-parts",
     caption="Where the parameters are. Feed-forward layers hold twice as many "
-    "as attention where $f = 4d$. Words weigh most in small models; norms "
-    "are too few to be seen.",
+    "as self-attention where $f = 4d$; cross-attention, and Longformer's maps "
+    "of its own for global tokens, add to attention. Norms are too few to be "
+    "seen.",
     alt="Seven stacked bars, one a model, from 60 to about 150 million "
     "parameters. Feed-forward parts are the longest in GPT-2 and BERT; the "
-    "embedding part is a quarter to a third; norms cannot be seen.",
+    "embedding part is a fifth to a third; norms cannot be seen.",
 )
 
 # %% [markdown]
@@ -264,7 +265,7 @@ glue("cost-gpt2", f"{N:,}")
 
 # %% [markdown]
 # {glue:text}`cost-gpt2`: the “124M” in the checkpoint's name. (The paper's own table says 117M for
-# it, which its authors later corrected.)
+# it {cite}`radford2019`; the README of the released code corrects that.)
 #
 # ### Step 2. Operations, forward
 #
@@ -1001,11 +1002,11 @@ show_figure(
     fig,
     name="fig-counting-cost-run",
     caption="Predicted peaks of the three runs, by purpose. In models of this "
-    "size activations are nearly all; the sixteen bytes a parameter are the "
-    "three parts on the left.",
+    "size activations outweigh the rest; the sixteen bytes a parameter are "
+    "the three parts on the left.",
     alt="Three stacked bars. In the small and the long run activations and "
     "logits fill most of the bar; in the wide run weights, gradients and "
-    "moments take a visible third.",
+    "moments take more than a third.",
 )
 
 # %% [markdown]
@@ -1073,7 +1074,7 @@ show_figure(
     caption="The roofline of the machine that built this page, and products "
     f"of {rows[0]} to {rows[-1]:,} rows with a {side:,} × {side:,} matrix "
     "in single precision. One "
-    "row, a step of decoding, lies on the slope; many, a prompt, at the roof.",
+    "row, a step of decoding, lies near the slope; many, a prompt, at the roof.",
     alt="A line that rises with slope one and then is level, on logarithmic "
     "axes. Dots for one row at the lower left near the slope, and for more "
     "rows further to the right, up to the level part.",
