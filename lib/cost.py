@@ -564,8 +564,8 @@ def inference_bytes(
         logits         hidden vectors and logits
 
     Without the normed input where norms come after. The scratch memory inside a kernel is left out,
-    some kilobytes, however large the model: in half precision CPUs take tens of kilobytes, for
-    products. ValueError for float64 and for Longformer, whose attention is composed of copies that
+    some kilobytes a thread, however large the model: in half precision CPUs take tens of kilobytes
+    for products. ValueError for float64 and for Longformer, whose attention is composed of copies that
     are not counted here.
 
     Derived in chapter 21_counting_cost.
