@@ -564,9 +564,9 @@ def inference_bytes(
         logits         hidden vectors and logits
 
     Without the normed input where norms come after. The scratch memory inside a kernel is left out,
-    some kilobytes, however large the model: in half precision CPUs take tens of kilobytes, for
-    products. ValueError for float64 and for Longformer, whose attention is composed of copies that
-    are not counted here.
+    some kilobytes a thread, however large the model: in half precision CPUs take tens of kilobytes
+    for products. ValueError for float64 and for Longformer, whose attention is composed of copies
+    that are not counted here.
 
     Derived in chapter 21_counting_cost.
 
@@ -663,7 +663,8 @@ def step_bytes(
     """Return what is allocated at the peak of a training step of GPT-2, by purpose.
 
     A step of `lib.training.fit` whose batch_loss draws ids (B, n) and returns
-    `causal_lm_loss(model(ids), ids)`, from the second step on. The peak is at the end of the
+    `causal_lm_loss(model(ids), ids)`, from the second step on; in bfloat16 all is kept in it but
+    what norms and loss compute in float32. The peak is at the end of the
     forward pass: the last step's gradients are still there, everything that autograd keeps is, and
     "logits" are three: what the model returned, a copy without the last position, and its
     log-softmax, beside labels and their mask. Assumed is that logits outweigh a layer's temporaries

@@ -133,7 +133,7 @@ COST_MUTANTS = [
     ),
     (
         COST,
-        "copies = 2 if batch > 1 else 1",
+        "copies = 2 if batch > 1 or dtype == torch.bfloat16 else 1",
         "copies = 1",
         "the copy of the logits is forgotten",
         TESTS + "TestPeaks::test_training_step[3-31-1511-torch.float32]",

@@ -10,6 +10,7 @@ from lib.teaching.broken import catches
 from lib.teaching.checks import check
 from lib.teaching.components import (
     AttentionRows,
+    CostCalculator,
     CurveExplorer,
     MaskPainter,
     PositionRotation,
@@ -28,6 +29,7 @@ __all__ = [
     "COLORS",
     "INK",
     "AttentionRows",
+    "CostCalculator",
     "CurveExplorer",
     "MaskPainter",
     "PositionRotation",

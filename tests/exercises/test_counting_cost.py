@@ -24,9 +24,9 @@ def _step(factor=6, proper=12, power=2, words=1):
     return step_flops
 
 
-def _batch(standing=16, each=4, heads=True, floor=True, divide=lambda a, b: a // b):
+def _batch(standing=16, each=4, floor=True, divide=lambda a, b: a // b):
     def largest_batch(memory, N, L, d, h, n):
-        one = each * L * n * (18 * d + (h + 2) * heads)
+        one = each * L * n * (18 * d + h + 2)
         got = divide(memory - standing * N, one)
         return max(0, got) if floor else got
 
@@ -63,7 +63,6 @@ WRONG = {
         "below zero": (_batch(floor=False), "never below nothing"),
         "a float": (_batch(divide=lambda a, b: float(a // b)), "got a float"),
         "half precision": (_batch(each=2), "room for exactly 5"),
-        "no log-sums": (_batch(heads=False), "agrees with the formula"),
     },
     "ex-counting_cost-ridge": {
         "one less": (_rows(shift=-1), "below the ridge"),

@@ -35,7 +35,8 @@ PARTS = ("weights", "gradients", "moments", "activations", "logits")
 
 STATIC_STYLE = """<style>
 .component .cc-static{border-collapse:collapse;font-size:.9rem;margin:0 0 .75rem}
-.component .cc-static caption{caption-side:top;text-align:left;color:inherit;padding:0 0 .4rem}
+.component .cc-static caption{caption-side:top;text-align:left;color:inherit;padding:0 0 .4rem;
+overflow-wrap:anywhere}
 .component .cc-static :is(th,td){padding:.15rem min(.6rem,1.4vw);text-align:right;font-weight:400;
 overflow-wrap:anywhere}
 .component .cc-static :is(th,td):first-child{text-align:left}
@@ -135,7 +136,8 @@ class CostCalculator(Component):
         shown = self.shown()
         return (
             f"{shown['parameters']} parameters; a training step takes "
-            f"{shown['operations, training step']} and {shown['peak of a training step']} of memory."
+            f"{shown['operations, training step']} and "
+            f"{shown['peak of a training step']} of memory."
         )
 
     def _page_data(self) -> dict[str, Any]:
@@ -156,8 +158,9 @@ class CostCalculator(Component):
             f"{title} {number:,}" for (title, *_), number in zip(FIELDS, self.sizes, strict=True)
         )
         return (
-            f'{STATIC_STYLE}<table class="cc-static"><caption><strong>{escape(self.label)}</strong>: '
-            f"{given}.</caption><tbody>{rows}</tbody></table>"
+            f'{STATIC_STYLE}<table class="cc-static"><caption>'
+            f"<strong>{escape(self.label)}</strong>: {given}.</caption>"
+            f"<tbody>{rows}</tbody></table>"
             f"<p>{escape(self._sentence())}</p>"
             "<noscript><p>With JavaScript every size can be changed.</p></noscript>"
         )

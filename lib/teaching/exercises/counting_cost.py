@@ -68,10 +68,10 @@ def largest_batch(answer):
     each = 4 * layers * n * (18 * d + heads + 2)
 
     yield "what stands comes first"
-    _same(answer(16 * 1000 + 5 * each, 1000, layers, d, heads, n), 5, "room for exactly 5")
+    _same(answer(16 * 10**5 + 5 * each, 10**5, layers, d, heads, n), 5, "room for exactly 5")
 
     yield "a part of a sequence does not fit"
-    _same(answer(16 * 1000 + 5 * each - 1, 1000, layers, d, heads, n), 4, "a byte less")
+    _same(answer(16 * 10**5 + 5 * each - 1, 10**5, layers, d, heads, n), 4, "a byte less")
 
     yield "never below nothing"
     _same(answer(100, 1000, layers, d, heads, n), 0, "no room for the weights")
