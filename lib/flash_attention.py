@@ -49,7 +49,7 @@ def _scores(x, y, a, b, n_k, shift, MASKED: constexpr, KEYS: constexpr):
 @_kernel
 def _forward(Q, K, V, OUT, L, n_q, n_k, shift, scale, SIZE: constexpr, D: constexpr,
              B: constexpr, C: constexpr):
-    """B rows of the output, and the logarithms L of the sums under their softmax."""
+    """B rows of the output, and the base-2 logarithms L of the sums of their softmax."""
     head, i = tl.program_id(1).to(tl.int64), tl.program_id(0) * B
     q, acc = _load(Q, head * n_q, i, n_q, B, D), tl.full((B, D), 0.0, tl.float32)
     m, total = tl.full((B, 1), float("-inf"), tl.float32), tl.full((B, 1), 0.0, tl.float32)
@@ -61,15 +61,14 @@ def _forward(Q, K, V, OUT, L, n_q, n_k, shift, scale, SIZE: constexpr, D: conste
             v = _load(V, head * n_k, j, n_k, C, D, MASKED)
             s = scale * _scores(q, k, i, j, n_k, shift, MASKED, False)
             new = tl.maximum(m, tl.reduce(s, 1, tl.standard._elementwise_max, keep_dims=True))
-            safe = tl.where(new == float("-inf"), 0.0, new)  # nothing seen yet: 2^(−∞ − 0) = 0
+            safe = tl.where(new == float("-inf"), 0.0, new)  # nothing seen: 2^(−∞ − 0) = 0
             p, old, m = tl.exp2(s - safe), tl.exp2(m - safe), new
             total = total * old + tl.reduce(p, 1, tl.standard._sum_combine, keep_dims=True)
             acc = acc * old + tl.dot(p.to(v.dtype), v, input_precision="ieee")
-    m, total = tl.where(total == 0, 0.0, m), tl.where(total == 0, 1.0, total)  # 0 / 1
+    m, total = tl.where(total == 0, 0.0, m), tl.where(total == 0, 1.0, total)  # not 0 / 0
     at, there = _at(OUT, head * n_q, i, n_q, B, D)
     tl.store(at, acc / total, mask=there)
-    at, there = _at(L, head * n_q, i, n_q, B, 1)
-    tl.store(at, m + tl.log2(total), mask=there)
+    tl.store(_at(L, head * n_q, i, n_q, B, 1)[0], m + tl.log2(total), mask=there)
 
 @_kernel
 def _backward(X, Y, Z, W, L, E, dX, dY, n, other, shift, scale, KEYS: constexpr, SIZE: constexpr,
@@ -121,8 +120,7 @@ class _FlashAttention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, g):
         (q, k, v, output, lse), g = ctx.saved_tensors, g.contiguous()
-        e = (g.float() * output.float()).sum(-1)
-        dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
+        e, dq, dk, dv = (g.float() * output.float()).sum(-1), *map(torch.empty_like, (q, k, v))
         _launch(_backward, *ctx.constants, q, g, k, v, lse, e, dq, None, KEYS=False)
         _launch(_backward, *ctx.constants, k, v, q, g, lse, e, dk, dv, KEYS=True)
         return dq, dk, dv, None, None
@@ -131,7 +129,7 @@ def flash_attention(query, key, value, *, causal=False):
     """Compute `lib.attention.fast_attention` without a mask, by kernels that can be read.
 
     Shapes (..., n, d), zeros and errors are those of `lib.attention`, but: float32, bfloat16 or
-    float16; d_v = d_k ≤ 128; at most 65,535 heads in all; on CUDA, or for tests on any device with
+    float16; d_v = d_k ≤ 128; 65,535 heads at most. On CUDA, or for tests on any device with
     TRITON_INTERPRET=1 at the first import. Weights are rounded to the inputs' dtype before they
     meet the values, sums are float32. Memory is O(n d), for gradients too; these are first only.
     Source: Dao et al. 2022, arXiv:2205.14135, algorithms 1, 2, 4; Dao 2023, arXiv:2307.08691.
@@ -141,11 +139,12 @@ def flash_attention(query, key, value, *, causal=False):
     if dtype == torch.float64 or d > 128 or d_v != d:
         raise ValueError(f"query: expected ≤ 32 bits, d_k = d_v ≤ 128, got {dtype}, {d}, {d_v}")
     if triton is None or not (query.is_cuda or _INTERPRETED):
-        got = "no triton" if triton is None else f"a tensor on {query.device}"
-        raise ValueError(f"flash_attention: expected CUDA or TRITON_INTERPRET=1, got {got}")
-    exact = torch.float32 if _INTERPRETED and dtype == torch.bfloat16 else dtype  # it errs in bf16
+        got = f"{query.device} with{'' if triton else 'out'} the package triton"
+        raise ValueError(f"query: expected CUDA and triton, or TRITON_INTERPRET=1, got {got}")
+    exact = torch.float32 if _INTERPRETED and dtype == torch.bfloat16 else dtype  # it errs
     full = max(16, 1 << (d - 1).bit_length()) - d
-    x = (pad(x.to(exact), (0, full)).flatten(0, -3) for x in (query, key, value))
+    x = (pad(x.to(exact), (0, full)) for x in (query, key, value))
+    x = (x.reshape(-1, *x.shape[-2:]).contiguous() for x in x)  # (heads in all, n, power of two)
     shift = key.shape[-2] - n if causal else _ALL
     output = _FlashAttention.apply(*x, shift, 1.4426950408889634 / d**0.5)  # log₂e / √d
     return output[..., :d].to(dtype).reshape(query.shape)
