@@ -23,7 +23,7 @@ _jit = triton.jit if triton else lambda function: function
 def _kernel(function):
     """Compile. A GPU times the tiles (B, C, warps, stages), once for each SIZE, and keeps one."""
     tiles = triton and [triton.Config({"B": b, "C": c}, w, s) for b, c, w, s in _TILES]
-    return triton.autotune(tiles, key=["D", "SIZE", "KEYS"])(_jit(function)) if triton else function
+    return triton.autotune(tiles, key=["D", "SIZE"])(_jit(function)) if triton else function
 
 @_jit
 def _at(x, base, start, n, B: constexpr, D: constexpr):
@@ -102,10 +102,10 @@ def _backward(X, Y, Z, W, L, E, dX, dY, n, other, shift, scale, KEYS: constexpr,
 
 def _launch(kernel, shift, scale, *x, **options):
     (heads, n, d), other = x[0].shape, x[2].shape[1]
-    options |= {"D": d, "SIZE": 2 * max(n, other).bit_length() + (shift < _ALL)}
+    kind = 2 * (shift < _ALL) + options.get("KEYS", False)
+    options |= {"D": d, "SIZE": 4 * max(n, other).bit_length() + kind}
     with torch.cuda.device_of(x[0]):
-        grid = lambda chosen: (triton.cdiv(n, chosen["B"]), heads)  # noqa: E731
-        kernel[grid](*x, n, other, shift, scale, **options)
+        kernel[lambda t: (triton.cdiv(n, t["B"]), heads)](*x, n, other, shift, scale, **options)
 
 class _FlashAttention(torch.autograd.Function):
     @staticmethod
