@@ -87,8 +87,9 @@ def _backward(X, Y, Z, W, L, E, dX, dY, n, other, shift, scale, KEYS: constexpr,
         for b in range(middle if part else first, last if part else middle, C):
             z = _load(Z, head * other, b, other, C, D)
             w = _load(W, head * other, b, other, C, D)
-            base, row, R, rows = (head * other, b, C, other) if KEYS else (head * n, a, B, n)
-            lse, e = _load(L, base, row, rows, R, 1), _load(E, base, row, rows, R, 1)
+            base, row, rows = (head * other, b, other) if KEYS else (head * n, a, n)
+            lse = _load(L, base, row, rows, C if KEYS else B, 1)
+            e = _load(E, base, row, rows, C if KEYS else B, 1)
             lse, e = (tl.trans(lse), tl.trans(e)) if KEYS else (lse, e)
             s = _scores(x, z, a, b, n if KEYS else other, shift, part != KEYS, KEYS)
             p = tl.exp2(scale * s - lse)  # the weights again
@@ -143,8 +144,7 @@ def flash_attention(query, key, value, *, causal=False):
         raise ValueError(f"query: expected CUDA and triton, or TRITON_INTERPRET=1, got {got}")
     exact = torch.float32 if _INTERPRETED and dtype == torch.bfloat16 else dtype  # it errs
     full = max(16, 1 << (d - 1).bit_length()) - d
-    x = (pad(x.to(exact), (0, full)) for x in (query, key, value))
-    x = (x.reshape(-1, *x.shape[-2:]).contiguous() for x in x)  # (heads in all, n, power of two)
+    x = (pad(x.to(exact), (0, full))[None].flatten(0, -3).contiguous() for x in (query, key, value))
     shift = key.shape[-2] - n if causal else _ALL
     output = _FlashAttention.apply(*x, shift, 1.4426950408889634 / d**0.5)  # log₂e / √d
     return output[..., :d].to(dtype).reshape(query.shape)
