@@ -16,6 +16,7 @@ from lib.teaching.components import (
     Sampling,
     ShapleyGame,
     TemperatureSoftmax,
+    TileStepper,
     TokenStrip,
 )
 from lib.teaching.exercises import diagnose, grade
@@ -35,6 +36,7 @@ __all__ = [
     "Sampling",
     "ShapleyGame",
     "TemperatureSoftmax",
+    "TileStepper",
     "TokenStrip",
     "catches",
     "check",
