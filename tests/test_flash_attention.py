@@ -1,7 +1,7 @@
 """lib.flash_attention held to its contract, in Triton's interpreter or on CUDA.
 
 conftest.py sets TRITON_INTERPRET=1 on a machine without a GPU, before anything is imported: there a
-kernel's tiles are 32 × 16 (16 rows are the least that Triton multiplies), so a few dozen queries meet
+kernel's tiles are 32 × 16 (Triton multiplies no fewer than 16 rows), so a few dozen queries meet
 several. The oracle is the formula in float64, whose own tests are those of lib.attention.
 """
 
@@ -225,7 +225,7 @@ def test_it_refuses_what_attention_refuses():
         flash_attention(query, key, value[:, :15])
     with pytest.raises(ValueError, match=r"key: expected query's d_k = 16, got 15"):
         flash_attention(query, key[:, :15], value)
-    with pytest.raises(TypeError, match="query: expected a torch.Tensor"):
+    with pytest.raises(TypeError, match=r"query: expected a torch\.Tensor"):
         flash_attention(None, key, value)
 
 
