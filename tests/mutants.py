@@ -21,6 +21,7 @@ import importlib
 import importlib.machinery
 import importlib.util
 import json
+import linecache
 import multiprocessing
 import os
 import sys
@@ -664,6 +665,9 @@ class _Mutated(importlib.machinery.SourceFileLoader):
 def _install(path: str, source: str) -> None:
     """Make importing the module of this path give this source, whoever imports it."""
     name = path.removesuffix(".py").replace("/", ".")
+    # Triton reads a kernel's source again, from its file: it too gets this one. No time, no check.
+    file = str(ROOT / path)
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
     sys.meta_path.insert(0, _Mutated(name, path, source))
     importlib.import_module(name)
 

@@ -32,10 +32,15 @@ FLASH_MUTANTS = [
     (FLASH, "(j < n_k) & (j <= i + shift)", "j < n_k", "the future is seen", CAUSAL),
     (FLASH, "(j <= i + shift)", "(j < i + shift)", "a query does not see itself", CAUSAL),
     (FLASH, "i, j = (b, a) if KEYS else (a, b)", "i, j = (a, b)", "mask not turned", CAUSAL),
-    (FLASH, "i + shift + 1, 0), n_k)", "i + shift + 2, 0), n_k)", "full one too far", CAUSAL),
+    (
+        FLASH,
+        "i + shift + 1, 0), n_k)",
+        "i + shift + 2, 0), n_k)",
+        "full one too far",
+        f"{EQUALS}[39-53-True]",
+    ),
     (FLASH, "n_k) // C * C  # whole", "n_k)  # whole", "full not in whole tiles", FULL),
     (FLASH, "i + shift + B, 0), n_k)", "i + shift + 1, 0), n_k)", "last too early", CAUSAL),
-    (FLASH, "tl.maximum(i + shift + B, 0)", "(i + shift + B)", "harmless", "x"),
     (FLASH, "s = scale * _scores", "s = _scores", "no root", FULL),
     (FLASH, "new = tl.maximum(m, tl", "new = tl.maximum(0.0, tl", "maximum at least 0", LARGE),
     (FLASH, 'tl.where(new == float("-inf"), 0.0, new)', "new", "−∞ − (−∞)", NOTHING),
@@ -45,7 +50,6 @@ FLASH_MUTANTS = [
     (FLASH, "tl.where(total == 0, 1.0, total)", "total", "0 / 0", NOTHING),
     (FLASH, "acc / total", "acc", "not divided", FULL),
     (FLASH, "m + tl.log2(total)", "m", "L without the sum", FULL),
-    (FLASH, "tl.maximum(a - shift, 0) // C * C, other", "0, other", "harmless", "x"),
     (FLASH, "tl.maximum(a - shift, 0)", "tl.maximum(a + B - shift, 0)", "first too late", CAUSAL),
     (FLASH, "a + B - 1 - shift, 0) + C - 1", "a - shift, 0) + C - 1", "full too early", CAUSAL),
     (FLASH, "+ C - 1) // C * C, other)", ") // C * C, other)", "rounded down", CAUSAL),
@@ -68,7 +72,6 @@ FLASH_MUTANTS = [
     (FLASH, "dtype == torch.float64 or", "", "float64 is rounded in silence", REFUSES),
     (FLASH, "exact = torch.float32 if _INTERPRETED", "exact = dtype if True", "bfloat16", HALF),
 ]
-FLASH_MUTANTS = [m for m in FLASH_MUTANTS if m[3] != "harmless"]
 
 TILE_MUTANTS = [
     (TILES, "self.read += part.numel()", "self.read += 1", "reads by call", COUNTS + "test_memory"),
