@@ -20,6 +20,9 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 )
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("EXECUTABLE_TRANSFORMER_STATIC", "1")
+# Triton reads this where a kernel is defined: without a GPU, lib.flash_attention is interpreted.
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 # What takes longest, first: a file goes whole to one worker, and a long one that begins last leaves

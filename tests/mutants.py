@@ -26,6 +26,7 @@ import importlib.machinery
 import importlib.util
 import io
 import json
+import linecache
 import multiprocessing
 import os
 import sys
@@ -689,6 +690,9 @@ def _install(path: str, source: str) -> None:
     name = path.removesuffix(".py").replace("/", ".")
     if name in sys.modules:
         raise RuntimeError(f"{path} was imported before its mutant")
+    # Triton reads a kernel's source again, from its file: it too gets this one. No time, no check.
+    file = str(ROOT / path)
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
     sys.meta_path.insert(0, _Mutated(name, path, source))
     importlib.import_module(name)
 

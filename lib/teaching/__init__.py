@@ -17,6 +17,7 @@ from lib.teaching.components import (
     Sampling,
     ShapleyGame,
     TemperatureSoftmax,
+    TileStepper,
     TokenStrip,
 )
 from lib.teaching.exercises import diagnose, grade
@@ -37,6 +38,7 @@ __all__ = [
     "Sampling",
     "ShapleyGame",
     "TemperatureSoftmax",
+    "TileStepper",
     "TokenStrip",
     "catches",
     "check",

@@ -33,6 +33,7 @@ PACKAGES = (
     "safetensors",
     "tokenizers",
     "transformers",
+    "triton",
 )
 MODULES = tuple("sklearn" if name == "scikit-learn" else name for name in PACKAGES)
 ABSENT = ("anywidget", "myst_nb", "jupytext", "sphinx", "pytest")

@@ -26,6 +26,7 @@ from lib.teaching.components import (
     Sampling,
     ShapleyGame,
     TemperatureSoftmax,
+    TileStepper,
     TokenStrip,
     base,
 )
@@ -92,6 +93,7 @@ def every():
         Sampling(["the", " a", "\n"], [2.0, 1.0, 0.0], name="sampling"),
         ShapleyGame(name="shares"),
         TemperatureSoftmax(samples=4, name="softmax"),
+        TileStepper(4, 2, (2, 3), name="tiles"),
         strip(name="strip"),
     ]
 

@@ -11,6 +11,7 @@ from lib.teaching.components.position_rotation import PositionRotation
 from lib.teaching.components.sampling import Sampling
 from lib.teaching.components.shapley_game import ShapleyGame
 from lib.teaching.components.temperature_softmax import TemperatureSoftmax
+from lib.teaching.components.tile_stepper import TileStepper
 from lib.teaching.components.token_strip import TokenStrip
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "Sampling",
     "ShapleyGame",
     "TemperatureSoftmax",
+    "TileStepper",
     "TokenStrip",
 ]
