@@ -404,7 +404,7 @@ class TestErrors:
             (lambda: kv_cache_bytes(BERTConfig(), 1, 7), "config: expected a model with a decoder"),
             (
                 lambda: kv_cache_bytes(GPT2Config(), 1, 7, 5),
-                "n: expected None, as GPT-2 reads noth",
+                "n: expected None, as GPT-2 reads",
             ),
             (lambda: kv_cache_bytes(T5Config(), 1, 7), "n: expected the tokens read, got None"),
             (lambda: kv_cache_bytes(GPT2Config(), 1, 0), "length: expected an integer of at least"),
