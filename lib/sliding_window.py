@@ -384,7 +384,7 @@ def _undilated(query, key, value, half, near, far_key, far_value, dropout) -> Te
     n = query.shape[1]
     block = min(max(half, _LEAST_BLOCK), n)
     size = half + block + half  # what a block of queries may meet
-    if near is None and far_key is None and n >= 2 * block + half:
+    if near is None and far_key is None and half > 0 and n >= 2 * half + block:
         return _undilated_and_unmasked(query, key, value, half, block, dropout)
     near = query.new_ones(n, dtype=torch.bool) if near is None else near
     count = -(-n // block)
@@ -412,30 +412,34 @@ def _undilated(query, key, value, half, near, far_key, far_value, dropout) -> Te
 
 
 def _undilated_and_unmasked(query, key, value, half, block, dropout) -> Tensor:
-    """`_undilated` where every key is real: one small mask for all blocks but the first and last.
+    """`_undilated` where every key is real: one small mask for all blocks of queries.
 
-    These two are cut out at the ends, so nothing has to be padded, and no mask has n rows.
+    But for the first w/2 queries and the last, for which there are fewer keys: each of these is an
+    attention by itself. So nothing has to be padded, and no mask has n rows.
     """
+    if not (torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value))):
+        # A smaller block meets fewer keys in vain; backward, each block costs gradients of its own.
+        block = max(block // 4, min(block, _LEAST_BLOCK))
     n = query.shape[1]
-    last = (n - half) // block * block  # where the last block begins; it may be a longer one
-    place = torch.arange(max(block + 2 * half, n - last + half), device=query.device)
+    size = half + block + half
+    last = n - half - (n - 2 * half) % block  # the blocks stand from `half` to here
+    place = torch.arange(size, device=query.device)
 
     def band(n_q: int, n_k: int, before: int) -> Tensor:  # (n_q, n_k), with so many keys before
         return (place[:n_k] - before - place[:n_q, None]).abs() <= half
 
     def blocks(x: Tensor) -> Tensor:  # (L, n, d) to (count, L, size, d), a view that overlaps
-        x = x[:, block - half : last + half]
-        return x.unfold(1, block + 2 * half, block).permute(1, 0, 3, 2)
+        return x[:, : last + half].unfold(1, size, block).permute(1, 0, 3, 2)
 
-    inner = query[:, block:last].unflatten(1, (-1, block)).transpose(0, 1)
+    queries = query[:, half:last].unflatten(1, (-1, block)).transpose(0, 1)
     inner = fast_attention(
-        inner, blocks(key), blocks(value), band(block, block + 2 * half, half), dropout=dropout
+        queries, blocks(key), blocks(value), band(block, size, half), dropout=dropout
     )
     first = fast_attention(
-        query[:, :block],
-        key[:, : block + half],
-        value[:, : block + half],
-        band(block, block + half, 0),
+        query[:, :half],
+        key[:, : 2 * half],
+        value[:, : 2 * half],
+        band(half, 2 * half, 0),
         dropout=dropout,
     )
     end = fast_attention(
