@@ -393,8 +393,8 @@ MUTANTS = [
     ),
     Mutant(
         ATTENTION,
-        "dropout_p=dropout, ",
-        "",
+        "dropout_p=dropout, is_causal=causal and n_q > 1",
+        "is_causal=causal and n_q > 1",
         "fast: dropout dropped",
         "test_dropout_follows_the_seed",
     ),
