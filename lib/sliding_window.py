@@ -332,8 +332,9 @@ class SlidingWindowAttention(MultiHeadAttention):
 
 
 # The windows of one sequence: query, key (L, n, d_k), value (L, n, d_v), L for all leading
-# dimensions. `near` (n,) says which keys a window may meet, None = all, `far` (g,) are the places of those that
-# every query meets beside its window. Queries that are global come out wrong, and are mended later.
+# dimensions. `near` (n,) says which keys a window may meet, None = all; `far` (g,) are the places
+# of those that every query meets beside its window. Queries that are global come out wrong, and are
+# mended later.
 
 
 def _gathered(query, key, value, half, dilation, near, far, dropout) -> Tensor:

@@ -132,7 +132,7 @@ DECODERS = [
         "centred = x - x.detach().mean(dim=-1, keepdim=True)",
         "centred = x",
         "LayerNorm: torch's kernel, which loses digits where the mean is large",
-        "test_a_token_of_equal_features_becomes_the_bias",
+        "test_layer_norm_keeps_its_digits_where_the_mean_is_large",
     ),
     (
         LAYERS,
