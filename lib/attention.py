@@ -249,18 +249,17 @@ def fast_attention(
     """
     _validate(query, key, value, mask, dropout)
     n_q, n_k = query.shape[-2], key.shape[-2]
-    if mask is None and query.ndim == 4 and (not causal or n_q == n_k or n_q == 1):
-        # What a model asks for all the time: nothing to prepare, nothing to mend.
-        with _kernels_for(query):
-            return F.scaled_dot_product_attention(
-                query, key, value, dropout_p=dropout, is_causal=causal and n_q > 1
-            )
 
     if causal and mask is None and n_q > 1 and n_q != n_k:
         mask = causal_mask(n_q, n_k, device=query.device)
     elif causal and mask is not None:
         mask = _apply_causal(mask, n_q, n_k)
     is_causal = causal and mask is None and n_q > 1  # one query is the last: it sees every key
+    if mask is None and query.ndim == 4:  # nothing to prepare, nothing to mend
+        with _kernels_for(query):
+            return F.scaled_dot_product_attention(
+                query, key, value, dropout_p=dropout, is_causal=is_causal
+            )
 
     empty = None
     if mask is not None:
