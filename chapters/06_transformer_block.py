@@ -1503,8 +1503,10 @@ check("by hand = the library", output, by_library)
 # ```
 #
 # Both orders are two lines in one method. `DecoderLayer` is the same with one more `_add` between
-# the two, for attention to what an encoder has read (chapter 7). Two decisions deserve a word. The
-# norms compute half precision in single precision, for squares overflow early. And the dropout
+# the two, for attention to what an encoder has read (chapter 7). Three decisions deserve a word. The
+# norms compute half precision in single precision, for squares overflow early. `LayerNorm` leaves
+# the formula to PyTorch's kernel, but takes the mean away first: the kernel by itself loses digits
+# where the mean is large, and a shift changes neither the result nor its gradient. And the dropout
 # stands inside `_add`, so there is no way to put it on the stream by mistake.
 #
 # PyTorch has the same layers under other names:

@@ -82,9 +82,9 @@ class KVCache:
         if end > self.capacity:
             raise ValueError(f"cache: expected at most {self.capacity} tokens, got {end}")
         for room, x in zip(kept, (key, value), strict=True):
-            room[:, :, start:end] = x
+            room.narrow(2, start, end - start).copy_(x)
         self._lengths[layer] = end
-        return kept[0][:, :, :end], kept[1][:, :, :end]
+        return kept[0].narrow(2, 0, end), kept[1].narrow(2, 0, end)
 
     def memory(self, layer: nn.Module) -> tuple[Tensor, Tensor] | None:
         """Keys and values of the memory, if this layer of cross-attention has projected it."""

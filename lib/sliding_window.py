@@ -332,8 +332,9 @@ class SlidingWindowAttention(MultiHeadAttention):
 
 
 # The windows of one sequence: query, key (L, n, d_k), value (L, n, d_v), L for all leading
-# dimensions. `near` (n,) says which keys a window may meet, `far` (g,) are the places of those that
-# every query meets beside its window. Queries that are global come out wrong, and are mended later.
+# dimensions. `near` (n,) says which keys a window may meet, None = all; `far` (g,) are the places
+# of those that every query meets beside its window. Queries that are global come out wrong, and are
+# mended later.
 
 
 def _gathered(query, key, value, half, dilation, near, far, dropout) -> Tensor:
@@ -342,7 +343,7 @@ def _gathered(query, key, value, half, dilation, near, far, dropout) -> Tensor:
     places = torch.arange(n, device=query.device)[:, None] + offsets  # (n, w + 1)
     meet = (places >= 0) & (places < n)
     places = places.clamp(0, n - 1)
-    meet = meet & near[places]
+    meet = meet if near is None else meet & near[places]
 
     if far is not None:
         places = torch.cat([far.expand(n, -1), places], dim=1)  # (n, g + w + 1)
@@ -366,7 +367,7 @@ def _in_blocks(query, key, value, half, dilation, near, far, dropout) -> Tensor:
             key[:, phase],
             value[:, phase],
             half,
-            near[phase],
+            None if near is None else near[phase],
             far_key,
             far_value,
             dropout,
@@ -384,6 +385,9 @@ def _undilated(query, key, value, half, near, far_key, far_value, dropout) -> Te
     n = query.shape[1]
     block = min(max(half, _LEAST_BLOCK), n)
     size = half + block + half  # what a block of queries may meet
+    if near is None and far_key is None and half > 0 and n >= 2 * half + block:
+        return _undilated_and_unmasked(query, key, value, half, block, dropout)
+    near = query.new_ones(n, dtype=torch.bool) if near is None else near
     count = -(-n // block)
     rest = count * block - n
 
@@ -406,6 +410,48 @@ def _undilated(query, key, value, half, near, far_key, far_value, dropout) -> Te
     output = fast_attention(queries, keys, values, meet[:, None], dropout=dropout)
     # (count, L, block, d_v) to (n, L, d_v), a view of what the kernel wrote, to (L, n, d_v)
     return output.transpose(1, 2).flatten(0, 1)[:n].transpose(0, 1)
+
+
+def _undilated_and_unmasked(query, key, value, half, block, dropout) -> Tensor:
+    """`_undilated` where every key is real: one small mask for all blocks of queries.
+
+    But for the first w/2 queries and the last, for which there are fewer keys: each of these is an
+    attention by itself. So nothing has to be padded, and no mask has n rows.
+    """
+    if not (torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value))):
+        # A smaller block meets fewer keys in vain; backward, each block costs gradients of its own.
+        block = max(block // 4, min(block, _LEAST_BLOCK))
+    n = query.shape[1]
+    size = half + block + half
+    last = n - half - (n - 2 * half) % block  # the blocks stand from `half` to here
+    place = torch.arange(size, device=query.device)
+
+    def band(n_q: int, n_k: int, before: int) -> Tensor:  # (n_q, n_k), with so many keys before
+        return (place[:n_k] - before - place[:n_q, None]).abs() <= half
+
+    def blocks(x: Tensor) -> Tensor:  # (L, n, d) to (count, L, size, d), a view that overlaps
+        return x[:, : last + half].unfold(1, size, block).permute(1, 0, 3, 2)
+
+    queries = query[:, half:last].unflatten(1, (-1, block)).transpose(0, 1)
+    inner = fast_attention(
+        queries, blocks(key), blocks(value), band(block, size, half), dropout=dropout
+    )
+    first = fast_attention(
+        query[:, :half],
+        key[:, : 2 * half],
+        value[:, : 2 * half],
+        band(half, 2 * half, 0),
+        dropout=dropout,
+    )
+    end = fast_attention(
+        query[:, last:],
+        key[:, last - half :],
+        value[:, last - half :],
+        band(n - last, n - last + half, half),
+        dropout=dropout,
+    )
+    inner = inner.transpose(1, 2).flatten(0, 1)  # (count · block, L, d_v), as the kernel wrote it
+    return torch.cat([first.transpose(0, 1), inner, end.transpose(0, 1)]).transpose(0, 1)
 
 
 # Smaller blocks cost more calls inside the kernel than they save.
@@ -449,9 +495,9 @@ def _attend_row(
     windows, query, key, value, g_query, g_key, g_value, real, is_global, half, dilation, dropout
 ) -> Tensor:
     """One row of the masks: query (L, n, d_k), and the others likewise; masks (n,) or None."""
-    near = query.new_ones(query.shape[1], dtype=torch.bool) if real is None else real
     if is_global is None:
-        return windows(query, key, value, half, dilation, near, None, dropout)
+        return windows(query, key, value, half, dilation, real, None, dropout)
+    near = query.new_ones(query.shape[1], dtype=torch.bool) if real is None else real
     # A global key stands beside the window, so it must not stand in it as well.
     far = (near & is_global).nonzero().squeeze(1)
     output = windows(query, key, value, half, dilation, near & ~is_global, far, dropout)

@@ -409,8 +409,8 @@ MUTANTS = [
     ),
     Mutant(
         ATTENTION,
-        "dropout_p=dropout, ",
-        "",
+        "query, key, value, dropout_p=dropout, is_causal",
+        "query, key, value, is_causal",
         "fast: dropout dropped",
         "test_dropout_follows_the_seed",
     ),

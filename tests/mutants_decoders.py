@@ -65,14 +65,14 @@ DECODERS = [
     # the cache
     (
         CACHE,
-        "room[:, :, start:end] = x",
-        "room[:, :, : end - start] = x",
+        "room.narrow(2, start, end - start).copy_(x)",
+        "room.narrow(2, 0, end - start).copy_(x)",
         "written from the start again",
         "test_attention_in_steps_is_attention_at_once",
     ),
     (
         CACHE,
-        "return kept[0][:, :, :end], kept[1][:, :, :end]",
+        "return kept[0].narrow(2, 0, end), kept[1].narrow(2, 0, end)",
         "return kept",
         "room that is not filled yet is attended to",
         "test_attention_in_steps_is_attention_at_once",
@@ -127,6 +127,27 @@ DECODERS = [
         IN_GPT2 + "test_a_cache_changes_nothing",
     ),
     # layers
+    (
+        LAYERS,
+        "centred = x - x.detach().mean(dim=-1, keepdim=True)",
+        "centred = x",
+        "LayerNorm: torch's kernel, which loses digits where the mean is large",
+        "test_layer_norm_keeps_its_digits_where_the_mean_is_large",
+    ),
+    (
+        LAYERS,
+        "normal = F.layer_norm(centred, (self.d_model,), eps=self.eps)",
+        "normal = F.layer_norm(centred, (self.d_model,))",
+        "LayerNorm: torch's ε whatever the model's",
+        "test_layer_norm_is_its_formula",
+    ),
+    (
+        LAYERS,
+        "        if dtype in _HALVES:\n            x = x.float()\n",
+        "",
+        "LayerNorm: a mean of 300 in bfloat16",
+        "test_layer_norm_computes_low_precision_in_float32",
+    ),
     (
         LAYERS,
         "mean_square = x.square().mean(dim=-1, keepdim=True)",

@@ -380,10 +380,35 @@ def test_work_grows_with_n_and_with_the_window():
         inputs = make(n=n, dtype=torch.float32, d_v=5)
         return flops(lambda: sliding_window_attention(*inputs, window))
 
-    assert count(4096, 64) == 4 * count(1024, 64)
-    assert count(4096, 128) == 2 * count(4096, 64)
-    # 4 n d operations for a key that every query meets: three half windows of keys in all
-    assert count(4096, 64) == 6 * 4 * 4096 * 5 * (3 * 32)
+    # 4 n d operations for a key that every query meets: two half windows and a block of 16
+    middle = 6 * 4 * 5 * (4096 - 64) * (2 * 32 + 16)
+    ends = 2 * 6 * 4 * 5 * 32 * (2 * 32)
+    assert count(4096, 64) == middle + ends
+    assert 3.9 < count(4096, 64) / count(1024, 64) < 4.1
+    assert 1.9 < count(4096, 256) / count(4096, 128) < 2.1
+
+
+def test_without_padding_no_mask_has_a_row_for_every_query():
+    """Beside inputs and output little is made: no padded copies, and one mask for all blocks."""
+    inputs = make((1, 4), n=2048, d_k=8, d_v=8, dtype=torch.float32)
+
+    def peak(**options):
+        return peak_bytes(lambda: sliding_window_attention(*inputs, 32, **options))
+
+    output = inputs[2].numel() * 4
+    assert peak() < 3 * output
+    padded = peak(key_mask=torch.ones(2048, dtype=torch.bool))  # the positive control
+    assert padded > 4 * output
+
+
+@pytest.mark.parametrize("n", [49, 63, 64, 65, 80, 81, 95, 97, 127])
+@pytest.mark.parametrize("wants_gradient", [False, True])
+def test_blocks_and_ends_meet_at_every_length(n, wants_gradient):
+    query, key, value = make((3,), n=n, d_k=5, d_v=7)
+    query.requires_grad_(wants_gradient)
+    want = scaled_dot_product_attention(query, key, value, window_mask(n, 32))
+    got = sliding_window_attention(query, key, value, 32)
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
 
 
 def test_compiles_in_one_graph_without_global_tokens():
