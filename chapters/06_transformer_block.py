@@ -1490,6 +1490,12 @@ check("by hand = the library", output, by_library)
 #
 # ## The library function
 #
+# LayerNorm stands there twice: as a formula to be read, and as a module that leaves it to PyTorch's
+# kernel. The tests of both are the same.
+#
+# ```{lib-source} lib.layers.layer_norm
+# ```
+#
 # ```{lib-source} lib.layers.LayerNorm.forward
 # ```
 #
@@ -1504,10 +1510,10 @@ check("by hand = the library", output, by_library)
 #
 # Both orders are two lines in one method. `DecoderLayer` is the same with one more `_add` between
 # the two, for attention to what an encoder has read (chapter 7). Three decisions deserve a word. The
-# norms compute half precision in single precision, for squares overflow early. `LayerNorm` leaves
-# the formula to PyTorch's kernel, but takes the mean away first: the kernel by itself loses digits
-# where the mean is large, and a shift changes neither the result nor its gradient. And the dropout
-# stands inside `_add`, so there is no way to put it on the stream by mistake.
+# norms compute half precision in single precision, for squares overflow early. Before the kernel `LayerNorm`
+# takes the mean away: the kernel by itself loses digits where the mean is large, and a shift changes
+# neither the result nor its gradient. And the dropout stands inside `_add`, so there is no way to put
+# it on the stream by mistake.
 #
 # PyTorch has the same layers under other names:
 #

@@ -44,6 +44,7 @@ __all__ = [
     "LayerNorm",
     "RMSNorm",
     "initialise",
+    "layer_norm",
 ]
 
 # The functions of lib.activations through torch's fused kernels, which equal them to the last digit
@@ -82,6 +83,7 @@ class LayerNorm(nn.Module):
     Source: Ba, Kiros & Hinton 2016, "Layer Normalization", arXiv:1607.06450, section 3,
     equation 3 (μ and σ), and section 3.1, equation 4 (γ and β, there g and b).
     Deviations: the paper's equations have no ε; its position under the root is torch's.
+    `layer_norm` is the same as a formula to be read; here torch's kernel computes it.
     Derived in chapter 06_transformer_block.
 
     >>> x = torch.tensor([[1.0, 2.0, 3.0], [10.0, 20.0, 30.0]])
@@ -115,6 +117,24 @@ class LayerNorm(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.d_model}, eps={self.eps}, bias={self.bias is not None}"
+
+
+def layer_norm(x: Tensor, eps: float = 1e-5) -> Tensor:
+    """Return (x − μ) / √(σ² + ε) of every token: `LayerNorm` before γ and β, as the formula has it.
+
+    x : (..., d) of float32 or float64; the result has its shape and dtype. ValueError otherwise.
+    Derived in chapter 06_transformer_block.
+
+    >>> layer_norm(torch.tensor([1.0, 2.0, 3.0]))
+    tensor([-1.2247,  0.0000,  1.2247])
+    """
+    if x.ndim == 0 or x.dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"x: expected (..., d) of float32 or float64, got {tuple(x.shape)} of {x.dtype}"
+        )
+    centred = x - x.mean(dim=-1, keepdim=True)  # (..., d)
+    variance = centred.square().mean(dim=-1, keepdim=True)  # (..., 1)
+    return centred * torch.rsqrt(variance + eps)
 
 
 class RMSNorm(nn.Module):

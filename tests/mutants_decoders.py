@@ -129,6 +129,34 @@ DECODERS = [
     # layers
     (
         LAYERS,
+        "centred = x - x.mean(dim=-1, keepdim=True)",
+        "centred = x",
+        "layer_norm: no mean is taken away",
+        "test_layer_norm_is_its_formula",
+    ),
+    (
+        LAYERS,
+        "variance = centred.square().mean(dim=-1, keepdim=True)",
+        "variance = centred.var(dim=-1, keepdim=True)",
+        "layer_norm: the variance of a sample",
+        "test_layer_norm_is_its_formula",
+    ),
+    (
+        LAYERS,
+        "return centred * torch.rsqrt(variance + eps)",
+        "return centred / (variance.sqrt() + eps)",
+        "layer_norm: ε outside the root",
+        "test_layer_norm_is_its_formula",
+    ),
+    (
+        LAYERS,
+        "if x.ndim == 0 or x.dtype not in (torch.float32, torch.float64):",
+        "if x.ndim == 0:",
+        "layer_norm: half precision passes",
+        "test_the_formula_of_layer_norm_takes_tokens_of_single_or_double_precision",
+    ),
+    (
+        LAYERS,
         "centred = x - x.detach().mean(dim=-1, keepdim=True)",
         "centred = x",
         "LayerNorm: torch's kernel, which loses digits where the mean is large",

@@ -21,6 +21,7 @@ from lib.layers import (
     LayerNorm,
     RMSNorm,
     initialise,
+    layer_norm,
 )
 
 B, N, D, D_FF, H = 2, 7, 15, 29, 5
@@ -66,6 +67,16 @@ def test_layer_norm_is_its_formula(eps):
     parameters = (norm.weight.tolist(), norm.bias.tolist(), eps)
     want = torch.tensor([by_hand(row, *parameters) for row in x.tolist()], dtype=torch.float64)
     torch.testing.assert_close(norm(x), want, rtol=0, atol=1e-12)
+    read = norm.weight * layer_norm(x, eps) + norm.bias
+    torch.testing.assert_close(read, want, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "x", [torch.tensor(1.0), torch.ones(N, D, dtype=torch.bfloat16), torch.ones(N, D).long()]
+)
+def test_the_formula_of_layer_norm_takes_tokens_of_single_or_double_precision(x):
+    with pytest.raises(ValueError, match=r"x: expected \(\.\.\., d\) of float32 or float64, got"):
+        layer_norm(x)
 
 
 @pytest.mark.parametrize("shape", [(D,), (N, D), (B, N, D), (0, D), (B, 3, N, D)], ids=str)
