@@ -17,7 +17,7 @@ const STYLE = `
   font-size: .9rem; }
 .tl select { min-height: 2.5rem; padding: 0 .5rem; color: inherit; font: inherit;
   background: transparent; border: 1px solid rgb(127 127 127 / .75); border-radius: .4rem; }
-.tl[data-mode=dark] option { background: #14181e; }
+.tl option { color: CanvasText; background: Canvas; }
 .tl input { width: 1.5rem; height: 1.5rem; margin: 0; accent-color: var(--focus); }
 .tl button { min-height: 2.5rem; padding: 0 .7rem; color: inherit; font: inherit;
   font-size: .9rem; background: transparent; border: 1px solid rgb(127 127 127 / .75);

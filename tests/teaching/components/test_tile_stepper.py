@@ -43,7 +43,7 @@ def test_sentence():
     component = stepper()
     assert component.readout(2, 3, True, 4)["sentence"] == (
         "Tile 5 of 8: queries 4 to 5 meet keys 3 to 5, with the mask; "
-        "139 elements moved so far, 280 with the table."
+        "124 elements moved so far, 280 with the table."
     )
     assert component.readout(2, 3, True, 3)["sentence"].startswith(
         "Tile 4 of 8: queries 4 to 5 meet keys 0 to 2, no mask needed; "
