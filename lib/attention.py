@@ -558,7 +558,7 @@ def split_heads(x: Tensor, num_heads: int) -> Tensor:
 
     Derived in chapter 03_multi_head.
     """
-    return x.view(*x.shape[:2], num_heads, x.shape[2] // num_heads).transpose(1, 2)
+    return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
 
 
 def merge_heads(x: Tensor) -> Tensor:
