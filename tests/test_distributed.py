@@ -31,7 +31,7 @@ def gpt(seed=0, dtype=torch.float64):
 
 def batch_sum(model, step, rows):
     """(sum of the losses, number) of some rows of a step's batch: rows count 1 to 11 tokens."""
-    generator = torch.Generator().manual_seed(step)
+    generator = torch.Generator().manual_seed(step % 2)
     ids = torch.randint(VOCABULARY, (ROWS, LENGTH + 1), generator=generator)[rows]
     counted = (torch.arange(LENGTH) < torch.tensor([1, 2, 4, 11, 9, 10])[:, None])[rows]
     losses = F.cross_entropy(model(ids[:, :-1])[counted], ids[:, 1:][counted], reduction="sum")
