@@ -405,11 +405,13 @@ show_figure(
 for L in (16, 64, 144):
     costs = [L / k + k for k in range(1, L + 1)]
     check("eq-scaling-out-root", min(costs), 2 * math.sqrt(L))
-layers = nn.ModuleList(nn.Sequential(nn.Linear(64, 64), nn.Tanh()) for _ in range(36))
+layers = nn.ModuleList(
+    nn.Sequential(nn.Linear(64, 64), nn.Tanh()) for _ in range(36)
+)
 
 
 def chain(k):
-    """One pass forward and back, in segments of k layers; k = 0: keep everything."""
+    """One pass forward and back, in segments of k layers; 0: keep all."""
     x = torch.ones(512, 64, requires_grad=True)
 
     def segment(start, x):
@@ -429,7 +431,8 @@ chain(0)  # so that the gradients' own memory is there
 segments = [0, 1, 2, 3, 4, 6, 9, 12, 18]
 peaks = {k: peak_bytes(chain, k, device="cpu") for k in segments}
 check("segments of √L keep less than half", peaks[6] < 0.5 * peaks[0])
-check("and less than segments of 1 and of 18", peaks[6] < min(peaks[1], peaks[18]))
+ends = min(peaks[1], peaks[18])
+check("and less than segments of 1 and of 18", peaks[6] < ends)
 glue("scaling-peak", peaks[6] / peaks[0])
 
 # %% tags=["hide-input"]
@@ -777,7 +780,7 @@ catches("D69", resumes_without_a_jump, broken=False, fixed=True)
 # %% [markdown]
 # **Fix:** save all that decides how the run goes on: weights, moments, every process's generators.
 #
-# :::{admonition} Broken on purpose D69, torn: written in place
+# :::{admonition} Broken on purpose D69b: written in place
 # :class: broken
 # A process is killed while it writes over the only checkpoint. Half a file is left, and no run.
 # :::
@@ -800,7 +803,7 @@ def a_kill_leaves_a_whole_file(write):
     assert size == 300, f"{size} of 300 bytes are left"
 
 
-catches("D69, torn", a_kill_leaves_a_whole_file, broken=in_place, fixed=beside)
+catches("D69b", a_kill_leaves_a_whole_file, broken=in_place, fixed=beside)
 
 # %% [markdown]
 # **Fix:** write beside it, down to the disk, and rename. The name has the old file or the new one.

@@ -72,8 +72,9 @@ def _run(function, rank, size, folder):
     meet.times = 0
     no_gpu = {"is_available": lambda: False, "device_count": lambda: 0}
     try:
-        with mock.patch.multiple(torch.cuda, **no_gpu), mock.patch.object(
-            dist, "init_process_group", meet
+        with (
+            mock.patch.multiple(torch.cuda, **no_gpu),
+            mock.patch.object(dist, "init_process_group", meet),
         ):
             result = True, function(rank)
     except BaseException:

@@ -198,7 +198,9 @@ def main(path: Path = RESULTS) -> None:
         if torchrun.returncode:
             raise SystemExit(said)
         found = torch.load(Path(name) / "measured.pt", weights_only=True)
-    arms = {arm: {"loss": [a for a, _ in f], "seconds": [b for _, b in f]} for arm, f in found.items()}
+    arms = {
+        arm: {"loss": [a for a, _ in f], "seconds": [b for _, b in f]} for arm, f in found.items()
+    }
     record(
         path,
         command=COMMAND,
