@@ -194,7 +194,8 @@ print("after: ", after, "in", messages, "steps")
 for p in (2, 3, 5, 8):
     inputs = [[r * p + i for i in range(p)] for r in range(p)]
     after, messages = ring(inputs)
-    check("all have the sum", after, [[sum(c) for c in zip(*inputs)]] * p)
+    total = [sum(column) for column in zip(*inputs, strict=True)]
+    check("all have the sum", after, [total] * p)
     check("eq-scaling-out-ring", messages / p, 2 * (p - 1) / p)
 
 # %% [markdown]
@@ -420,10 +421,8 @@ def chain(k):
         return x
 
     for begin in range(0, 36, k or 36):
-        if k:
-            x = checkpoint(segment, begin, x, use_reentrant=False)
-        else:
-            x = segment(begin, x)
+        again = {"use_reentrant": False}
+        x = checkpoint(segment, begin, x, **again) if k else segment(begin, x)
     x.sum().backward()
 
 
@@ -558,7 +557,7 @@ glue("scaling-interval", best / 60)
 # %%
 together, single = [theta.clone(), theta.clone()], theta.clone()
 halves = [slice(0, 5), slice(5, 12)]
-for step in range(20):
+for _ in range(20):
     g0, g1 = (
         gradient(rows, t) for rows, t in zip(halves, together, strict=True)
     )

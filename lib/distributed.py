@@ -115,7 +115,7 @@ def parallelize(
     process's bits; of more, within rounding.
 
     ValueError outside of `processes`, for a strategy that is not there, a model that is parallel
-    already or has no blocks where they are needed, or mixed precision of other weights than float32.
+    already or has no blocks where they are needed, or mixed precision of weights in another dtype.
 
     Source: DDP: Li et al. 2020, arXiv:2006.15704; FSDP: Zhao et al. 2023, arXiv:2304.11277, after
     ZeRO-3 of Rajbhandari et al. 2020, arXiv:1910.02054; activation checkpointing: Chen et al.

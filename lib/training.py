@@ -158,8 +158,8 @@ def _backward(
                 raise ValueError(f"batch_loss: expected a count of at least 0, got {n}")
             if team.size > 1 and not loss.requires_grad:
                 raise ValueError(
-                    f"batch_loss: expected a loss that is computed from the model in all {team.size}"
-                    " processes, also where it counts nothing, got one without a gradient"
+                    "batch_loss: expected a loss that is computed from the model in all "
+                    f"{team.size} processes, also where it counts nothing, got one without a gradient"
                 )
             if n > 0 or team.size > 1:  # alone, a part may happen to select nothing
                 loss.backward()

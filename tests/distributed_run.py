@@ -1,4 +1,4 @@
-"""What torchrun starts in tests/test_distributed.py: a run that is killed once, and one that is not.
+"""What torchrun starts in tests/test_distributed.py: one run that is killed, one not.
 
     torchrun --nproc-per-node 2 --max-restarts 1 tests/distributed_run.py FOLDER
 

@@ -290,16 +290,15 @@ class TestCheckpoints:
 class TestErrors:
     def test_not_under_torchrun(self, monkeypatch):
         monkeypatch.delenv("RANK", raising=False)
-        with pytest.raises(ValueError, match="^processes: expected to be started by torchrun, got"):
-            with processes():
-                pass
+        with pytest.raises(ValueError, match=r"^processes: expected to be started by torchrun, got"):
+            processes().__enter__()
 
     def test_not_joined(self):
-        with pytest.raises(ValueError, match="^parallelize: expected a process that has joined"):
+        with pytest.raises(ValueError, match=r"^parallelize: expected a process that has joined"):
             parallelize(gpt())
 
     def test_no_such_strategy(self):
-        with pytest.raises(ValueError, match="^strategy: expected one of ddp, fsdp, got 'zero'$"):
+        with pytest.raises(ValueError, match=r"^strategy: expected one of ddp, fsdp, got 'zero'$"):
             parallelize(gpt(), "zero")
 
     def test_what_is_refused_in_processes(self):
@@ -338,7 +337,7 @@ class TestErrors:
 
     def test_no_such_backend(self):
         def run(rank):
-            with pytest.raises(ValueError, match="^backend: expected gloo, nccl or N"):
+            with pytest.raises(ValueError, match=r"^backend: expected gloo, nccl or N"):
                 processes(backend="mpi").__enter__()
 
         in_processes(run)
