@@ -159,7 +159,7 @@ def _backward(
             if team.size > 1 and not loss.requires_grad:
                 raise ValueError(
                     "batch_loss: expected a loss that is computed from the model in all "
-                    f"{team.size} processes, also where it counts nothing, got one without a gradient"
+                    f"{team.size} processes, also where it counts nothing; got no gradient"
                 )
             if n > 0 or team.size > 1:  # alone, a part may happen to select nothing
                 loss.backward()

@@ -1,7 +1,8 @@
 """A function in several processes at once, for tests: forked, so that torch is imported already.
 
 torchrun starts a new Python, and torch is imported by each: seconds. A fork takes milliseconds
-and has what the test has, a mutated module of lib too. On a machine with a GPU the forks leave it alone.
+and has what the test has, a mutated module of lib too. The forks leave a GPU
+alone.
 """
 
 import os

@@ -43,6 +43,7 @@ HEAVY = {
     "tests/models/": [f"transformers.models.{name}.modeling_{name}" for name in FAMILIES],
     "tests/teaching/": ["IPython.display", "matplotlib.pyplot"],
     "tests/test_data.py": ["datasets", "sklearn.datasets"],
+    "tests/test_distributed.py": ["torch.distributed.fsdp"],
 }
 
 

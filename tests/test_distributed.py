@@ -290,7 +290,7 @@ class TestCheckpoints:
 class TestErrors:
     def test_not_under_torchrun(self, monkeypatch):
         monkeypatch.delenv("RANK", raising=False)
-        with pytest.raises(ValueError, match=r"^processes: expected to be started by torchrun, got"):
+        with pytest.raises(ValueError, match=r"^processes: expected to be started by torchrun"):
             processes().__enter__()
 
     def test_not_joined(self):
@@ -331,7 +331,7 @@ class TestErrors:
             "accumulate: expected at least 1 with 2 processes, so that batch_loss returns "
             "(sum, count), got None",
             "batch_loss: expected a loss that is computed from the model in all 2 processes, also "
-            "where it counts nothing, got one without a gradient",
+            "where it counts nothing; got no gradient",
         ]
         assert in_processes(run) == [want, want]
 
