@@ -27,6 +27,8 @@ from torch.utils.checkpoint import checkpoint
 __all__ = ["Alone", "World", "launch", "parallelize", "processes", "share", "together"]
 
 STRATEGIES = ("ddp", "fsdp")
+TRIES = 6  # to connect
+_HALF_OPEN: list[Any] = []
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -63,11 +65,37 @@ def processes(*, backend: str | None = None, seconds: float = 600.0) -> Iterator
     if backend == "nccl":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    dist.init_process_group(backend, timeout=timedelta(seconds=seconds))
+    _join(backend, timedelta(seconds=seconds))
     try:
         yield World(dist.get_rank(), dist.get_world_size(), device)
     finally:
         dist.destroy_process_group()
+
+
+def _join(backend: str, limit: timedelta) -> None:
+    """Connect the processes: all at once, and again where gloo failed to, which it does at times."""
+    meeting, rank, size = next(dist.rendezvous("env://", timeout=limit))
+    for attempt in range(TRIES):
+        store = dist.PrefixStore(str(attempt), meeting)
+
+        def said(what: str, word: str, store: dist.Store = store) -> list[str]:
+            store.set(f"{what}/{rank}", word)
+            keys = [f"{what}/{other}" for other in range(size)]
+            store.wait(keys, limit)
+            return [store.get(key).decode() for key in keys]
+
+        said("here", "yes")  # connections are refused where the other has not come
+        failure = None
+        try:
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
+        except RuntimeError as error:
+            failure = error
+        if "no" not in said("joined", "no" if failure else "yes"):
+            return
+        if dist.is_initialized():
+            _HALF_OPEN.append(dist.group.WORLD)  # closed with its last reference, it would wait
+            dist.destroy_process_group()
+    raise RuntimeError(f"processes: expected to join, failed {TRIES} times") from failure
 
 
 def share(rows: int, world: World) -> slice:

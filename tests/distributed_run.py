@@ -44,7 +44,7 @@ def run(world, strategy, checkpoint=None, stop=None):
 
 
 def main(folder):
-    with processes(backend="gloo", seconds=20) as world:
+    with processes(backend="gloo", seconds=10) as world:
         found = {}
         for strategy in ("ddp", "fsdp"):
             anew = (folder / "fsdp").exists()  # written before the kill

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 
 
-def in_processes(function, size=2, seconds=15.0, tries=3):
+def in_processes(function, size=2, seconds=40.0, tries=3):
     """Run function(rank) in `size` forked processes; return their results by rank.
 
     On some machines gloo's connections over loopback now and then never come about: tried again.
@@ -62,20 +62,18 @@ def _run(function, rank, size, folder):
     os.environ.update({name: str(value) for name, value in names.items()})
     os.environ.update(MASTER_ADDR="127.0.0.1", GLOO_SOCKET_IFNAME="lo")
     torch.set_num_threads(1)
-    join = dist.init_process_group
     store = dist.FileStore(str(folder / "store"), size)
 
     def meet(*args, **kwargs):
-        join(*args, store=dist.PrefixStore(str(meet.times), store), rank=rank, world_size=size,
-             **kwargs)  # fmt: skip
         meet.times += 1
+        yield dist.PrefixStore(str(meet.times), store), rank, size
 
     meet.times = 0
     no_gpu = {"is_available": lambda: False, "device_count": lambda: 0}
     try:
         with (
             mock.patch.multiple(torch.cuda, **no_gpu),
-            mock.patch.object(dist, "init_process_group", meet),
+            mock.patch.object(dist, "rendezvous", meet),
         ):
             result = True, function(rank)
     except BaseException:

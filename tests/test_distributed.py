@@ -54,7 +54,7 @@ def in_two(strategy, parts=1, dtype=torch.float64, size=2, options=None, **how):
     """The same run by `size` processes; each begins from other weights, which rank 0's replace."""
 
     def run(rank):
-        with processes(backend="gloo", seconds=20) as world:
+        with processes(backend="gloo", seconds=8) as world:
             parallel = parallelize(gpt(seed=rank, dtype=dtype), strategy, **how)
             mine = share(ROWS, world)
             each = (mine.stop - mine.start) // parts
@@ -143,7 +143,7 @@ class TestSums:
 
     def test_a_process_may_count_nothing(self):
         def run(rank):
-            with processes(backend="gloo", seconds=20):
+            with processes(backend="gloo", seconds=8):
                 parallel = parallelize(gpt())
 
                 def loss(step, part):
@@ -245,7 +245,7 @@ class TestCheckpoints:
         def run(rank):
             written, replace = [], os.replace
             os.replace = lambda a, b: (written.append(rank), replace(a, b))
-            with processes(backend="gloo", seconds=20) as world:
+            with processes(backend="gloo", seconds=8) as world:
 
                 def train(stop=None, seed=0):
                     parallel = parallelize(gpt(seed=seed), strategy)
@@ -310,7 +310,7 @@ class TestErrors:
                     function()
                 said.append(str(error.value))
 
-            with processes(backend="gloo", seconds=20):
+            with processes(backend="gloo", seconds=8):
                 note(lambda: processes(backend="mpi").__enter__())
                 note(lambda: processes().__enter__())
                 parallel = parallelize(gpt())
@@ -361,7 +361,7 @@ class TestShare:
 
 def test_evaluation_is_the_same_in_every_process():
     def run(rank):
-        with processes(backend="gloo", seconds=20):
+        with processes(backend="gloo", seconds=8):
             ids = torch.arange(24).view(2, 12) % VOCABULARY
             return [
                 evaluate(parallelize(gpt(), strategy), ids[:, :-1], ids[:, 1:])

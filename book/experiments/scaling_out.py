@@ -150,7 +150,7 @@ def train_together(
 def work(folder: Path) -> None:
     """What each of torchrun's processes does for the chapter."""
     data = Paragraphs()
-    with processes(backend="gloo", seconds=20) as world:
+    with processes(backend="gloo", seconds=10) as world:
         path = folder / "checkpoint"
         kill = None if path.exists() else TRAINING["killed"]
         found = {("killed", 0): train_together(data, 0, world, "fsdp", path, kill)}
