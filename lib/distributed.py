@@ -27,8 +27,6 @@ from torch.utils.checkpoint import checkpoint
 __all__ = ["Alone", "World", "launch", "parallelize", "processes", "share", "together"]
 
 STRATEGIES = ("ddp", "fsdp")
-TRIES = 6  # to connect
-_HALF_OPEN: list[Any] = []
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -73,29 +71,15 @@ def processes(*, backend: str | None = None, seconds: float = 600.0) -> Iterator
 
 
 def _join(backend: str, limit: timedelta) -> None:
-    """Connect the processes: all at once, and again where gloo failed to, which it does at times."""
-    meeting, rank, size = next(dist.rendezvous("env://", timeout=limit))
-    for attempt in range(TRIES):
-        store = dist.PrefixStore(str(attempt), meeting)
+    """Meet in a room of this start's own.
 
-        def said(what: str, word: str, store: dist.Store = store) -> list[str]:
-            store.set(f"{what}/{rank}", word)
-            keys = [f"{what}/{other}" for other in range(size)]
-            store.wait(keys, limit)
-            return [store.get(key).decode() for key in keys]
-
-        said("here", "yes")  # connections are refused where the other has not come
-        failure = None
-        try:
-            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
-        except RuntimeError as error:
-            failure = error
-        if "no" not in said("joined", "no" if failure else "yes"):
-            return
-        if dist.is_initialized():
-            _HALF_OPEN.append(dist.group.WORLD)  # closed with its last reference, it would wait
-            dist.destroy_process_group()
-    raise RuntimeError(f"processes: expected to join, failed {TRIES} times") from failure
+    torchrun keeps one store for all its starts; what a process that died has left there, its
+    address for one, would be taken for its successor's.
+    """
+    store, rank, size = next(dist.rendezvous("env://", timeout=limit))
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    own = dist.PrefixStore(f"start {start}", store)
+    dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=limit)
 
 
 def share(rows: int, world: World) -> slice:
@@ -112,7 +96,7 @@ def share(rows: int, world: World) -> slice:
     return slice(world.rank * each, (world.rank + 1) * each)
 
 
-_PARALLEL: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+_PARALLEL: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()  # and the strategy
 
 
 def parallelize(

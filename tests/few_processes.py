@@ -19,10 +19,10 @@ import torch
 import torch.distributed as dist
 
 
-def in_processes(function, size=2, seconds=40.0, tries=3):
+def in_processes(function, size=2, seconds=20.0, tries=3):
     """Run function(rank) in `size` forked processes; return their results by rank.
 
-    On some machines gloo's connections over loopback now and then never come about: tried again.
+    A fork among threads now and then never starts (a lock that was held stays held): tried again.
 
     AssertionError with the traceback of the first that failed. In each of them the environment is
     as torchrun leaves it, and nothing has joined.

@@ -42,7 +42,7 @@ DISTRIBUTED_MUTANTS = [
         "        if all(g.dtype == torch.float64 for g in gradients):\n",
         "        if not gradients:\n",
         "the norm is added up shard by shard",
-        ONE + "test_bit_for_bit[fsdp-0.3]",
+        ONE + "test_the_norm_has_the_bits_of_one_process",
     ),
     (
         DISTRIBUTED,

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import warnings
 
 import pytest
 import torch
@@ -54,6 +55,8 @@ def in_two(strategy, parts=1, dtype=torch.float64, size=2, options=None, **how):
     """The same run by `size` processes; each begins from other weights, which rank 0's replace."""
 
     def run(rank):
+        # torch's compiler looks at what has no gradient
+        warnings.filterwarnings("ignore", r"The \.grad attribute", UserWarning)
         with processes(backend="gloo", seconds=8) as world:
             parallel = parallelize(gpt(seed=rank, dtype=dtype), strategy, **how)
             mine = share(ROWS, world)
@@ -106,6 +109,27 @@ class TestTwoEqualOne:
         want = alone(parts=3)
         for losses, _, _ in in_two("ddp", size=3):
             assert losses == pytest.approx(want[0], abs=1e-12)
+
+    def test_the_norm_has_the_bits_of_one_process(self):
+        def gradients(seed):
+            generator = torch.Generator().manual_seed(seed)
+            return [torch.randn(*shape, generator=generator, dtype=torch.float64)
+                    for shape in ((101, 37), (101,))]  # fmt: skip
+
+        def run(rank):
+            from torch.distributed.tensor import distribute_tensor
+
+            with processes(backend="gloo", seconds=8):
+                model = parallelize(nn.Linear(37, 101).double(), "fsdp")
+                parameters, norms = list(model.parameters()), []
+                for seed in range(20):
+                    for p, g in zip(parameters, gradients(seed), strict=True):
+                        p.grad = distribute_tensor(g, p.device_mesh, p.placements)
+                    norms.append(together(model).norm(parameters).item())
+                return norms
+
+        want = [nn.utils.get_total_norm(gradients(seed)).item() for seed in range(20)]
+        assert in_processes(run) == [want, want]
 
     def test_the_cut_of_the_gradient_has_something_to_do(self):
         assert alone(clip=0.3)[0] != alone(clip=None)[0]
