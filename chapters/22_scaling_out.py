@@ -298,7 +298,7 @@ glue("scaling-differ-by", (first - second).abs().max() * 1e16)
 #
 # ### Step 4. Who keeps what: ZeRO
 #
-# With Adam in mixed precision a parameter has 2 bytes of weight, 2 of gradient, and 12 of
+# *Data parallelism* need not mean that all keep all. With Adam in mixed precision a parameter has 2 bytes of weight, 2 of gradient, and 12 of
 # optimizer: the float32 master weight and two moments. Under DDP each process keeps all 16. ZeRO
 # parts the optimizer (stage 1), the gradients too (stage 2), the weights too (stage 3, which FSDP
 # is):
@@ -825,6 +825,17 @@ catches("D69b", a_kill_leaves_a_whole_file, broken=in_place, fixed=beside)
 
 # %% [markdown]
 # **Fix:** write beside it, down to the disk, and rename. The name has the old file or the new one.
+
+# | Said | True | Source |
+# |---|---|---|
+# | more processes train the same model, only faster | a larger batch is another run: fewer steps, other noise; only the same batch in parts is the same model | {eq}`eq-scaling-out-gradient` |
+# | FSDP costs nothing | it sends half as much again as DDP | {eq}`eq-scaling-out-traffic` |
+# | a seed makes runs equal on any number of processes | only of two, and of one in two parts, are the bits equal; others round otherwise | {eq}`eq-scaling-out-commutes` |
+#
+# **Told by whom, and when.** The ring is older than deep learning: it comes from clusters of
+# workstations {cite:p}`patarasuk2009`, and message-passing libraries chose among such algorithms by
+# length before {cite:p}`thakur2005`. So is the interval of checkpoints, of 1974 {cite:p}`young1974`.
+# New were the parting of Adam's state {cite:p}`rajbhandari2020` and its engines.
 
 # %% [markdown]
 # ## Exercises
