@@ -668,6 +668,14 @@ show_figure(
 # with nccl the same code runs, but nothing here was measured there; and bits are promised only for
 # one machine, one number of threads, and two processes.
 #
+# :::{admonition} Our remark
+# :class: remark
+# torchrun keeps one store for all its starts. A process that was killed leaves its address there, and
+# its successor may be looked for at the old one: many of our restarts failed so, with “connection
+# refused”, until `processes` gave each start a room of its own, by a prefix. A restart that was tried
+# once has not been tested.
+# :::
+#
 # A longer run in float32 was recorded, with mixed precision, checkpointed activations and compiled
 # blocks. The loss is the mean of the last sixth of the steps; the seconds are of a machine whose
 # two cores were shared with others; they stand in the file, and nothing is concluded from them.
