@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lib.distributed import Alone, together
+
 __all__ = ["evaluate", "fit", "seed_everything", "warmup_cosine"]
 
 
@@ -62,6 +64,12 @@ def fit(
     progress : called once with range(steps), or the rest of it; what it returns is iterated
         For instance `lib.teaching.Progress`. If that has a `note` method it is told the loss.
 
+    A model that `lib.distributed.parallelize` returned is trained by all of its processes together:
+    each calls `fit` with the same options, and its `batch_loss` counts the rows of its own share.
+    The sums are then over the processes too, the norm that is cut is that of the whole gradient,
+    the first process writes the checkpoint for all, and each goes on drawing where it was. In
+    float64 two processes give the bits of one that has their shares as its two parts.
+
     Device and dtype are the model's: CPU or CUDA, float64 to bfloat16; AdamW's moments have the
     dtype of their parameter. For mixed precision, compute the loss within `torch.autocast` to
     bfloat16 and leave the parameters in float32: in pure bfloat16, with 8 significant bits, an
@@ -69,7 +77,8 @@ def fit(
 
     Raises FloatingPointError, naming the step, if the loss or a gradient is NaN or infinite; the
     parameters are then those before that step. ValueError for a wrong option, for a loss that is
-    not a scalar, for parts that count nothing, or for a checkpoint of another run.
+    not a scalar, for parts that count nothing, or for a checkpoint of another run; of several
+    processes also without `accumulate`, as means of shares have no right mean.
 
     Source: AdamW: Loshchilov & Hutter 2019, arXiv:1711.05101, algorithm 2; clipping: Pascanu et
     al. 2013, arXiv:1211.5063, algorithm 1.
@@ -80,9 +89,18 @@ def fit(
     # Python's own numbers: numpy's would keep a checkpoint from being read without a pickle's risk.
     learning_rate, weight_decay, warmup = float(learning_rate), float(weight_decay), float(warmup)
     clip = None if clip is None else float(clip)
+    team = together(model)
+    if team.size > 1 and accumulate is None:
+        raise ValueError(
+            f"accumulate: expected at least 1 with {team.size} processes, so that batch_loss "
+            "returns (sum, count), got None"
+        )
     parameters = list(model.parameters())
-    # One kernel for all parameters: the same update, and less time lost between small tensors.
-    fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
+    # One kernel for all parameters: the same update, and less time lost between small tensors. Not
+    # in float64, where runs are compared bit for bit: the last elements of a tensor, fewer than
+    # fill a register, are rounded otherwise there, and a part of a tensor has others.
+    low = all(p.dtype != torch.float64 for p in parameters)
+    fused = low and all(p.device.type in ("cpu", "cuda") for p in parameters)
     optimizer = torch.optim.AdamW(
         parameters, lr=learning_rate, weight_decay=weight_decay, fused=fused
     )
@@ -91,7 +109,7 @@ def fit(
     if checkpoint is not None:
         options = {"steps": steps, "learning_rate": learning_rate, "warmup": warmup, "clip": clip}
         options |= {"weight_decay": weight_decay, "accumulate": accumulate}
-        run = _Run(Path(checkpoint), model, optimizer, tuple(generators), options)
+        run = _Run(Path(checkpoint), team, optimizer, tuple(generators), options)
         losses = run.resume()
     loop = range(len(losses), steps)
     loop = loop if progress is None else progress(loop)
@@ -101,10 +119,12 @@ def fit(
     for step in loop:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * warmup_cosine(step, steps, warmup)
-        loss = _backward(batch_loss, step, accumulate, optimizer)
+        loss = _backward(batch_loss, step, accumulate, optimizer, team)
         _require_finite("loss", loss, step, steps)
-        norm = nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip)
+        norm = team.norm(parameters)
         _require_finite("gradient norm", norm.item(), step, steps)
+        if clip is not None:
+            nn.utils.clip_grads_with_norm_(parameters, clip, norm)
         optimizer.step()
         losses.append(loss)
         if note is not None:
@@ -119,20 +139,32 @@ def _backward(
     step: int,
     accumulate: int | None,
     optimizer: torch.optim.Optimizer,
+    team: Alone,
 ) -> float:
-    """Leave the gradient of a step's loss in the parameters; return the loss, Σ sums / Σ counts."""
+    """Leave the gradient of a step's loss in the parameters; return the loss, Σ sums / Σ counts.
+
+    The sums are over the parts and over the processes.
+    """
     total, count = 0.0, 0.0
     for part in range(accumulate or 1):
-        loss, n = (batch_loss(step), 1) if accumulate is None else batch_loss(step, part)
-        if loss.ndim != 0:
-            raise ValueError(f"batch_loss: expected a scalar, got shape {tuple(loss.shape)}")
-        if part == 0:
-            optimizer.zero_grad()
-        if not n >= 0:
-            raise ValueError(f"batch_loss: expected a count of at least 0, got {n}")
-        if n > 0:  # a part may happen to select nothing
-            loss.backward()
+        # around the forward pass too: there DDP prepares what the backward pass will do
+        with team.adds_up(last=part + 1 == (accumulate or 1)):
+            loss, n = (batch_loss(step), 1) if accumulate is None else batch_loss(step, part)
+            if loss.ndim != 0:
+                raise ValueError(f"batch_loss: expected a scalar, got shape {tuple(loss.shape)}")
+            if part == 0:
+                optimizer.zero_grad()
+            if not n >= 0:
+                raise ValueError(f"batch_loss: expected a count of at least 0, got {n}")
+            if team.size > 1 and not loss.requires_grad:
+                raise ValueError(
+                    "batch_loss: expected a loss that is computed from the model in all "
+                    f"{team.size} processes, also where it counts nothing; got no gradient"
+                )
+            if n > 0 or team.size > 1:  # alone, a part may happen to select nothing
+                loss.backward()
         total, count = total + loss.item(), count + float(n)
+    total, count = team.sums(total, count)
     if not count > 0:
         raise ValueError(f"batch_loss: expected counts that sum to more than 0, got {count:g}")
     if accumulate is not None:
@@ -149,27 +181,40 @@ class _Run:
     def __init__(
         self,
         path: Path,
-        model: nn.Module,
+        team: Alone,
         optimizer: torch.optim.Optimizer,
         generators: tuple[torch.Generator, ...],
         options: dict[str, Any],
     ) -> None:
-        self.path, self.model = path, model
+        self.path, self.team = path, team
         self.optimizer, self.generators = optimizer, generators
-        tensors = {n: [*t.shape, str(t.dtype)] for n, t in model.state_dict().items()}
-        self.identity = {**options, "generators": len(generators), **tensors}
+        tensors = {n: [*t.shape, str(t.dtype)] for n, t in team.tensors().items()}
+        counts = {"processes": team.size, "generators": len(generators)}
+        self.identity = {**options, **counts, **tensors}
 
     def save(self, losses: list[float]) -> None:
-        """Write beside the file, down to the disk, and only then put it in its place."""
-        state = {
-            "identity": self.identity,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "losses": losses,
+        """Write beside the file, down to the disk, and only then put it in its place.
+
+        Of several processes the first writes, for all; the others wait until it is there.
+        """
+        draws = {
             "generators": [generator.get_state() for generator in self.generators],
             "cpu": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
+        model, optimizer = self.team.state(self.optimizer)
+        state = {
+            "identity": self.identity,
+            "model": model,
+            "optimizer": optimizer,
+            "losses": losses,
+            "draws": self.team.gathered(draws),
+        }
+        if self.team.rank == 0:
+            self._write(state)
+        self.team.wait()
+
+    def _write(self, state: dict[str, Any]) -> None:
         scratch = self.path.with_name(f"{self.path.name}.tmp")
         try:
             with scratch.open("wb") as file:
@@ -197,13 +242,13 @@ class _Run:
                 raise ValueError(
                     f"{self.path}: expected a checkpoint of this run, with {name} {want}, got {got}"
                 )
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        for generator, saved in zip(self.generators, state["generators"], strict=True):
+        self.team.restore(self.optimizer, state["model"], state["optimizer"])
+        draws = state["draws"][self.team.rank]
+        for generator, saved in zip(self.generators, draws["generators"], strict=True):
             generator.set_state(saved)
-        torch.set_rng_state(state["cpu"])
-        if torch.cuda.is_available() and state["cuda"]:
-            torch.cuda.set_rng_state_all(state["cuda"])
+        torch.set_rng_state(draws["cpu"])
+        if torch.cuda.is_available() and draws["cuda"]:
+            torch.cuda.set_rng_state_all(draws["cuda"])
         return state["losses"]
 
 

@@ -52,6 +52,7 @@ HEAVY = {  # what imports it
     "tests/test_compression.py": ["torch._dynamo"],
     "lib/teaching/": ["IPython.display", "matplotlib.pyplot"],
     "lib/training.py": ["torch._dynamo"],  # by the first optimiser, or graph
+    "tests/test_distributed.py": ["torch.distributed.fsdp"],
 }
 
 # The plugins of pytest that the settings and the tests need; the others take time to start.
