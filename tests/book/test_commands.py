@@ -449,15 +449,15 @@ def test_a_new_chapter_is_whole(tree):
 
 def test_a_planned_chapter_gets_its_title_and_question(tree):
     (tree / "book" / "plan.yml").write_text(
-        "parts:\n  - title: A part\n    chapters:\n      - number: 21\n        slug: two_words\n"
+        "parts:\n  - title: A part\n    chapters:\n      - number: 24\n        slug: two_words\n"
         '        title: "Two words: a title"\n        question: Is it: a question?\n',
         "utf8",
     )
-    assert make_chapter(tree, "21_two_words").returncode == 0
-    text = (tree / "chapters" / "21_two_words.py").read_text("utf8")
+    assert make_chapter(tree, "24_two_words").returncode == 0
+    text = (tree / "chapters" / "24_two_words.py").read_text("utf8")
     assert "# # Two words: a title\n" in text
     assert "eq-two-words-moments" in text and "ex-two_words-scores" in text
-    assert Chapter.parse(text, "21_two_words").metadata["book"]["question"] == "Is it: a question?"
+    assert Chapter.parse(text, "24_two_words").metadata["book"]["question"] == "Is it: a question?"
 
 
 @pytest.mark.parametrize("name", ["", "attention", "3_head", "03_Multi", "03-multi", "../03_x"])
