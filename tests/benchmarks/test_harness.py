@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tests.benchmarks import harness
+from tests.benchmarks import conftest, harness
 from tests.benchmarks.harness import (
     Contest,
     compare,
@@ -246,3 +246,62 @@ class TestTheFile:
         assert (found["commit"], found["dirty"]) == ("unknown", True)
         assert harness.machine("cpu")["cores"] >= 1
         assert harness.versions()["torch"] == torch.__version__
+
+
+class TestTheSession:
+    """What tests/benchmarks/conftest.py does around the benchmarks."""
+
+    def item(self, *keys, stash):
+        mark = SimpleNamespace(args=keys) if keys else None
+        config = SimpleNamespace(stash=stash)
+        return SimpleNamespace(get_closest_marker=lambda name: mark, config=config)
+
+    def report(self, item, **report):
+        made = SimpleNamespace(**({"failed": False, "skipped": False, "longrepr": None} | report))
+        failure = SimpleNamespace(exconly=lambda: "AssertionError: expected 1\nmore")
+        hook = conftest.pytest_runtest_makereport(item, SimpleNamespace(excinfo=failure))
+        next(hook)
+        with pytest.raises(StopIteration) as end:
+            hook.send(made)
+        assert end.value.value is made
+
+    def test_what_failed_or_has_no_peer_is_absent_and_the_rest_is_written(
+        self, tmp_path, monkeypatch, capsys
+    ):
+        monkeypatch.setattr(conftest, "ROWS", ROWS)
+        monkeypatch.setattr(conftest, "ROOT", tmp_path)
+        monkeypatch.delenv("BENCH_NAME", raising=False)
+        stash = pytest.Stash()
+        self.report(self.item("fast", "gpu", stash=stash), failed=True)
+        skipped = ("file", 3, "Skipped: lime is not installed")
+        self.report(self.item("small", stash=stash), skipped=True, longrepr=skipped)
+        self.report(self.item(stash=stash), failed=True)
+        want = {
+            "fast": "the benchmark failed: AssertionError: expected 1",
+            "small": "Skipped: lime is not installed",
+        }
+        assert stash[conftest.ABSENT] == want
+        session = SimpleNamespace(config=SimpleNamespace(stash=stash))
+        conftest.pytest_sessionfinish(session)
+        assert not (tmp_path / records.FOLDER).exists()  # as nothing was measured
+
+        stash[conftest.ABSENT].pop("fast")
+        stash[conftest.FOUND] = {"fast": found(3.0), "small": found(0.4, "small")}
+        conftest.pytest_sessionfinish(session)
+        content = records.read_benchmarks(tmp_path / records.FOLDER / "cpu.json", ROWS)
+        assert content["rows"].keys() == {"fast"}
+        assert content["absent"] == {"small": want["small"], "gpu": "only on cuda"}
+        assert "written to book/benchmarks/cpu.json" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(("device", "kept"), [("cpu", [0, 2]), ("cuda", [0, 1, 2])])
+    def test_what_is_for_the_other_device_is_not_there(self, monkeypatch, device, kept):
+        monkeypatch.setattr(conftest, "ROWS", ROWS)
+        monkeypatch.setattr(conftest, "DEVICE", device)
+        items = [self.item(*keys, stash=None) for keys in (("fast", "gpu"), ("gpu",), ())]
+        for item in items:
+            item.marks = []
+            item.add_marker = item.marks.append
+        left = list(items)
+        conftest.pytest_collection_modifyitems(left)
+        assert left == [items[i] for i in kept]
+        assert [len(item.marks) for item in left] == [1] * (len(kept) - 1) + [0]
