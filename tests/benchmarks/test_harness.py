@@ -91,7 +91,7 @@ class TestTheSameThing:
     def test_nan_is_no_agreement(self, contest):
         nan = torch.full((3,), math.nan)
         with pytest.raises(AssertionError, match="got a difference of nan"):
-            contest.speed("fast", lambda: nan, lambda: torch.ones(3), tolerance=1.0)
+            contest.check_and_time("fast", lambda: nan, lambda: torch.ones(3), tolerance=1.0)
 
     @pytest.mark.parametrize("got", [torch.ones(2), [torch.ones(3), torch.ones(3)], None])
     def test_other_shapes_fail(self, got):
@@ -105,15 +105,15 @@ class TestTheSameThing:
             match=r"^fast: expected ours and the peer to compute the same, within 0.001, got a "
             r"difference of 0.02$",
         ):
-            contest.speed("fast", lambda: x + 0.1, lambda: x, tolerance=1e-3)
+            contest.check_and_time("fast", lambda: x + 0.1, lambda: x, tolerance=1e-3)
         assert contest.found == {}
         with pytest.raises(AssertionError, match=r"got a difference of 0\.5"):
-            contest.speed("fast", lambda: x, lambda: x, difference=0.5, tolerance=0.1)
+            contest.check_and_time("fast", lambda: x, lambda: x, difference=0.5, tolerance=0.1)
 
     @pytest.mark.parametrize("key", ["unknown", "gpu"])
     def test_a_row_is_one_of_the_file_and_of_the_device(self, contest, key):
         with pytest.raises(AssertionError, match=key):
-            contest.speed(key, torch.zeros, torch.zeros, difference=0.0, tolerance=0.0)
+            contest.check_and_time(key, torch.zeros, torch.zeros, difference=0.0, tolerance=0.0)
 
 
 class TestTurns:
@@ -128,7 +128,9 @@ class TestTurns:
 
             return call
 
-        contest.speed("fast", run("ours", 0.002), run("theirs", 0.02), tolerance=0.0, seconds=0.11)
+        contest.check_and_time(
+            "fast", run("ours", 0.002), run("theirs", 0.02), tolerance=0.0, seconds=0.11
+        )
         row = contest.found["fast"]
         turns = calls[-2 * row["rounds"] :]
         assert turns == ["theirs", "ours"] * row["rounds"]
@@ -150,7 +152,7 @@ class TestTurns:
             calls.append("before")
             time.sleep(0.02)
 
-        contest.speed("fast", one, one, tolerance=0.0, seconds=1e-6, before=before)
+        contest.check_and_time("fast", one, one, tolerance=0.0, seconds=1e-6, before=before)
         assert calls[-4 * 5 :] == ["before", "turn"] * 10
         assert max(contest.found["fast"]["ours"], contest.found["fast"]["theirs"]) < 0.02
 
@@ -161,7 +163,7 @@ class TestTurns:
             calls.append(1)
             return torch.ones(2)
 
-        contest.speed("fast", ours, lambda: torch.ones(2), tolerance=0.0)
+        contest.check_and_time("fast", ours, lambda: torch.ones(2), tolerance=0.0)
         contest.value("small", 0.4)
         assert contest.found == {} and len(calls) == 2
         assert contest.sizes(n=(1024, 7)) == {"n": 7}
