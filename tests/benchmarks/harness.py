@@ -1,10 +1,10 @@
 """How a benchmark is run: the same work twice, by us and by a peer, in turns, in one process.
 
-`Contest.speed` first holds the two results to each other, so that a benchmark of two different
-things fails. Then pytest-benchmark times ours, round by round, and before each of its rounds the
-peer has its own. The ratio is that of the medians; the spread is the quartiles of the rounds'
-ratios. Under a plain `pytest` everything runs once, on sizes that take no time, and nothing is
-timed: then it is a test of what is compared.
+`Contest.check_and_time` first holds the two results to each other, so that a benchmark of two
+different things fails. Then pytest-benchmark times ours, round by round, and before each of its
+rounds the peer has its own. The ratio is that of the medians; the spread is the quartiles of the
+rounds' ratios. Under a plain `pytest` everything runs once, on sizes that take no time, and nothing
+is timed: then it is a test of what is compared.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Contest:
         """Of each pair the first to measure on, the second where nothing is measured."""
         return {name: pair[0 if self.measures else 1] for name, pair in both.items()}
 
-    def speed(
+    def check_and_time(
         self,
         key: str,
         ours: Callable[[], Any],

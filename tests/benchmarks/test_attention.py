@@ -58,7 +58,7 @@ def test_fast_attention(contest):
     inputs = tensors(*size.values(), device=contest.device)
     ours = forward(fast_attention, inputs)
     theirs = forward(F.scaled_dot_product_attention, inputs)
-    contest.speed("fast_attention-full", ours, theirs, tolerance=1e-6)
+    contest.check_and_time("fast_attention-full", ours, theirs, tolerance=1e-6)
 
 
 @pytest.mark.rows("fast_attention-causal")
@@ -67,7 +67,7 @@ def test_fast_attention_causal_with_gradients(contest):
     inputs = tensors(*size.values(), device=contest.device)
     ours = both(lambda *x: fast_attention(*x, causal=True), inputs)
     theirs = both(lambda *x: F.scaled_dot_product_attention(*x, is_causal=True), inputs)
-    contest.speed("fast_attention-causal", ours, theirs, tolerance=1e-5)
+    contest.check_and_time("fast_attention-causal", ours, theirs, tolerance=1e-5)
 
 
 @pytest.mark.rows("fast_attention-short")
@@ -82,7 +82,7 @@ def test_fast_attention_on_short_sequences(contest):
 
     ours = repeated(lambda *x: fast_attention(*x, causal=True))
     theirs = repeated(lambda *x: F.scaled_dot_product_attention(*x, is_causal=True))
-    contest.speed(
+    contest.check_and_time(
         "fast_attention-short", ours, theirs, tolerance=1e-6, note="20 calls are one round"
     )
 
@@ -135,7 +135,7 @@ def test_sliding_window(contest, kind, memory):
     call = {"forward": forward, "both": both}[kind]
     ours = call(lambda *x: sliding_window_attention(*x, window), inputs)
     theirs = call(official, inputs)
-    contest.speed(f"sliding_window-{kind}", ours, theirs, tolerance=1e-4, seconds=25)
+    contest.check_and_time(f"sliding_window-{kind}", ours, theirs, tolerance=1e-4, seconds=25)
     found, want = (peak_bytes(function, device=contest.device) for function in (ours, theirs))
     contest.value(
         f"sliding_window-{memory}",
@@ -158,8 +158,9 @@ def test_sliding_window_grows_with_the_length(contest):
         )
 
     calls = [run(n) for n in lengths]
-    for call in calls:
-        call()
+    for n, call in zip(lengths, calls, strict=True):
+        output = call()
+        assert output.shape[2] == n and bool(output.isfinite().all())
     rounds = 15 if contest.measures else 2
     seconds = [[seconds_of(call) for call in calls] for _ in range(rounds)]
     exponents = [growth(lengths, row) for row in seconds]
@@ -194,7 +195,7 @@ def test_sliding_window_against_flex_attention(contest):
     compiled = torch.compile(flex.flex_attention)
     ours = forward(lambda *x: sliding_window_attention(*x, window), inputs)
     theirs = forward(lambda *x: compiled(*x, block_mask=mask), inputs)
-    contest.speed("sliding_window-flex", ours, theirs, tolerance=2e-2)
+    contest.check_and_time("sliding_window-flex", ours, theirs, tolerance=2e-2)
 
 
 # The kernel of chapter 20

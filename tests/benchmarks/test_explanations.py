@@ -60,7 +60,7 @@ def test_integrated_gradients(contest, count):
         return model.from_word_vectors(vectors, rows)[:, 3]
 
     method = captum.IntegratedGradients(f)
-    contest.speed(
+    contest.check_and_time(
         "ig-one" if count == 1 else "ig-batch",
         lambda: integrated_gradients(f, x, start, steps=size["steps"]),
         lambda: method.attribute(x, start, n_steps=size["steps"], method="gausslegendre"),
@@ -140,7 +140,7 @@ def test_lime(contest, kind):
     correlation = torch.corrcoef(torch.stack([ours(), theirs()]))[0, 1].item()
     assert correlation > 0.9, f"expected the same explanation, got a correlation of {correlation}"
     assert 0.5 < errors[0] / errors[1] < 1.5, errors
-    contest.speed(
+    contest.check_and_time(
         f"lime-{kind}",
         ours,
         theirs,

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tests.benchmarks import harness
+from tests.benchmarks import conftest, harness
 from tests.benchmarks.harness import (
     Contest,
     compare,
@@ -91,7 +91,7 @@ class TestTheSameThing:
     def test_nan_is_no_agreement(self, contest):
         nan = torch.full((3,), math.nan)
         with pytest.raises(AssertionError, match="got a difference of nan"):
-            contest.speed("fast", lambda: nan, lambda: torch.ones(3), tolerance=1.0)
+            contest.check_and_time("fast", lambda: nan, lambda: torch.ones(3), tolerance=1.0)
 
     @pytest.mark.parametrize("got", [torch.ones(2), [torch.ones(3), torch.ones(3)], None])
     def test_other_shapes_fail(self, got):
@@ -105,15 +105,15 @@ class TestTheSameThing:
             match=r"^fast: expected ours and the peer to compute the same, within 0.001, got a "
             r"difference of 0.02$",
         ):
-            contest.speed("fast", lambda: x + 0.1, lambda: x, tolerance=1e-3)
+            contest.check_and_time("fast", lambda: x + 0.1, lambda: x, tolerance=1e-3)
         assert contest.found == {}
         with pytest.raises(AssertionError, match=r"got a difference of 0\.5"):
-            contest.speed("fast", lambda: x, lambda: x, difference=0.5, tolerance=0.1)
+            contest.check_and_time("fast", lambda: x, lambda: x, difference=0.5, tolerance=0.1)
 
     @pytest.mark.parametrize("key", ["unknown", "gpu"])
     def test_a_row_is_one_of_the_file_and_of_the_device(self, contest, key):
         with pytest.raises(AssertionError, match=key):
-            contest.speed(key, torch.zeros, torch.zeros, difference=0.0, tolerance=0.0)
+            contest.check_and_time(key, torch.zeros, torch.zeros, difference=0.0, tolerance=0.0)
 
 
 class TestTurns:
@@ -128,7 +128,9 @@ class TestTurns:
 
             return call
 
-        contest.speed("fast", run("ours", 0.002), run("theirs", 0.02), tolerance=0.0, seconds=0.11)
+        contest.check_and_time(
+            "fast", run("ours", 0.002), run("theirs", 0.02), tolerance=0.0, seconds=0.11
+        )
         row = contest.found["fast"]
         turns = calls[-2 * row["rounds"] :]
         assert turns == ["theirs", "ours"] * row["rounds"]
@@ -150,7 +152,7 @@ class TestTurns:
             calls.append("before")
             time.sleep(0.02)
 
-        contest.speed("fast", one, one, tolerance=0.0, seconds=1e-6, before=before)
+        contest.check_and_time("fast", one, one, tolerance=0.0, seconds=1e-6, before=before)
         assert calls[-4 * 5 :] == ["before", "turn"] * 10
         assert max(contest.found["fast"]["ours"], contest.found["fast"]["theirs"]) < 0.02
 
@@ -161,7 +163,7 @@ class TestTurns:
             calls.append(1)
             return torch.ones(2)
 
-        contest.speed("fast", ours, lambda: torch.ones(2), tolerance=0.0)
+        contest.check_and_time("fast", ours, lambda: torch.ones(2), tolerance=0.0)
         contest.value("small", 0.4)
         assert contest.found == {} and len(calls) == 2
         assert contest.sizes(n=(1024, 7)) == {"n": 7}
@@ -246,3 +248,62 @@ class TestTheFile:
         assert (found["commit"], found["dirty"]) == ("unknown", True)
         assert harness.machine("cpu")["cores"] >= 1
         assert harness.versions()["torch"] == torch.__version__
+
+
+class TestTheSession:
+    """What tests/benchmarks/conftest.py does around the benchmarks."""
+
+    def item(self, *keys, stash):
+        mark = SimpleNamespace(args=keys) if keys else None
+        config = SimpleNamespace(stash=stash)
+        return SimpleNamespace(get_closest_marker=lambda name: mark, config=config)
+
+    def report(self, item, **report):
+        made = SimpleNamespace(**({"failed": False, "skipped": False, "longrepr": None} | report))
+        failure = SimpleNamespace(exconly=lambda: "AssertionError: expected 1\nmore")
+        hook = conftest.pytest_runtest_makereport(item, SimpleNamespace(excinfo=failure))
+        next(hook)
+        with pytest.raises(StopIteration) as end:
+            hook.send(made)
+        assert end.value.value is made
+
+    def test_what_failed_or_has_no_peer_is_absent_and_the_rest_is_written(
+        self, tmp_path, monkeypatch, capsys
+    ):
+        monkeypatch.setattr(conftest, "ROWS", ROWS)
+        monkeypatch.setattr(conftest, "ROOT", tmp_path)
+        monkeypatch.delenv("BENCH_NAME", raising=False)
+        stash = pytest.Stash()
+        self.report(self.item("fast", "gpu", stash=stash), failed=True)
+        skipped = ("file", 3, "Skipped: lime is not installed")
+        self.report(self.item("small", stash=stash), skipped=True, longrepr=skipped)
+        self.report(self.item(stash=stash), failed=True)
+        want = {
+            "fast": "the benchmark failed: AssertionError: expected 1",
+            "small": "Skipped: lime is not installed",
+        }
+        assert stash[conftest.ABSENT] == want
+        session = SimpleNamespace(config=SimpleNamespace(stash=stash))
+        conftest.pytest_sessionfinish(session)
+        assert not (tmp_path / records.FOLDER).exists()  # as nothing was measured
+
+        stash[conftest.ABSENT].pop("fast")
+        stash[conftest.FOUND] = {"fast": found(3.0), "small": found(0.4, "small")}
+        conftest.pytest_sessionfinish(session)
+        content = records.read_benchmarks(tmp_path / records.FOLDER / "cpu.json", ROWS)
+        assert content["rows"].keys() == {"fast"}
+        assert content["absent"] == {"small": want["small"], "gpu": "only on cuda"}
+        assert "written to book/benchmarks/cpu.json" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(("device", "kept"), [("cpu", [0, 2]), ("cuda", [0, 1, 2])])
+    def test_what_is_for_the_other_device_is_not_there(self, monkeypatch, device, kept):
+        monkeypatch.setattr(conftest, "ROWS", ROWS)
+        monkeypatch.setattr(conftest, "DEVICE", device)
+        items = [self.item(*keys, stash=None) for keys in (("fast", "gpu"), ("gpu",), ())]
+        for item in items:
+            item.marks = []
+            item.add_marker = item.marks.append
+        left = list(items)
+        conftest.pytest_collection_modifyitems(left)
+        assert left == [items[i] for i in kept]
+        assert [len(item.marks) for item in left] == [1] * (len(kept) - 1) + [0]

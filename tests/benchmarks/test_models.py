@@ -172,7 +172,7 @@ def test_training_step(contest, tmp_path, peer):
         expand = theirs.attn_layers.layers[1][1].ff[0][0].weight
         want = gradients(loss, theirs.token_emb.emb.weight, expand)
     difference = relative_difference(found, want)
-    contest.speed(
+    contest.check_and_time(
         f"gpt2-step-{peer}",
         step(ours, our_loss, ids),
         step(theirs, their_loss, ids),
@@ -212,7 +212,7 @@ def test_generation(contest, tmp_path):
             written = logits.gather(1, text[0, 24:, None])[:, 0]
             below = (logits.max(1).values - written).max() / logits.abs().max()
             shortfall = max(shortfall, below.item())
-    contest.speed(
+    contest.check_and_time(
         "generation", write, write_theirs, difference=shortfall, tolerance=1e-4, seconds=40
     )
 
@@ -249,7 +249,7 @@ def test_checkpoint(contest, tmp_path, family):
     difference = relative_difference(dict(loaded.state_dict()), dict(model.state_dict()))
     del loaded, model
     gc.collect()
-    contest.speed(
+    contest.check_and_time(
         f"checkpoint-{family}",
         lambda: kind.from_pretrained(folder),
         read,

@@ -10,10 +10,12 @@ import subprocess
 import sys
 from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from sphinx.errors import ExtensionError
 
-from book._ext.bookext import benchmarks, records
+from book._ext.bookext import benchmarks, header, records
 from book._ext.bookext.records import RecordError, Row, check_benchmarks, check_chapters
 from book.tools import chapters_on_device, time_the_book
 from tests.repository import clean_environment
@@ -384,6 +386,45 @@ def test_a_header_says_what_a_chapter_takes_on_a_gpu(small):
     assert benchmarks.on_device(small, "chapters/03_multi_head") is None
     assert benchmarks.memory(5 * 2**20) == "5 MiB"
     benchmarks.benchmarks_text(small)  # which leaves that file alone
+
+
+def test_the_header_shows_it(small):
+    name = "chapters/02_attention"
+    book = {"question": "Why?", "goals": ["see"], "prerequisites": []}
+    book |= {"hardware": "one core", "data": "none"}
+    options = {"repository_url": "https://github.com/o/n", "repository_branch": "main"}
+    app = SimpleNamespace(
+        srcdir=small,
+        env=SimpleNamespace(metadata={name: {"book": json.dumps(book)}}, found_docs=set()),
+        config=SimpleNamespace(html_theme_options=options, bookext_publish_branch="pages"),
+    )
+    assert "On a GPU" not in header.header(app, name).astext()
+    write(small, CHAPTERS, "chapters_cuda.json")
+    said = header.header(app, name).astext()
+    assert "On a GPU\n\n2.5 min and at most 1.5 GiB" in said
+    write(small, CHAPTERS | {"date": 3}, "chapters_cuda.json")
+    with pytest.raises(ExtensionError, match=r"^chapters_cuda.json: expected 'date' to be a str"):
+        benchmarks.check_chapters_file(app)
+
+
+def test_a_page_is_read_again_when_a_file_came_changed_or_went(small):
+    documents = {"book/benchmarks", "book/map", "chapters/02_attention"}
+    app, env = SimpleNamespace(srcdir=small), SimpleNamespace(found_docs=documents)
+
+    def again():
+        return benchmarks.outdated(app, env, set(), set(), set())
+
+    assert again() == ["book/benchmarks"]
+    assert again() == []
+    write(small, FILE | {"device": "cuda"}, "cuda.json")
+    assert again() == ["book/benchmarks"]
+    write(small, CHAPTERS, "chapters_cuda.json")
+    assert again() == ["book/benchmarks", "chapters/02_attention"]
+    (small / records.ROWS).write_text(YAML + "# a comment\n")
+    assert again() == ["book/benchmarks"]
+    (small / records.FOLDER / "chapters_cuda.json").unlink()
+    assert again() == ["book/benchmarks", "chapters/02_attention"]
+    assert again() == []
 
 
 @pytest.mark.parametrize(
