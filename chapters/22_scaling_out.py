@@ -428,7 +428,7 @@ def chain(k):
 
 
 chain(0)  # so that the gradients' own memory is there
-segments = [0, 1, 2, 3, 4, 6, 9, 12, 18]
+segments = [0, 1, 2, 4, 6, 9, 18]
 peaks = {k: peak_bytes(chain, k, device="cpu") for k in segments}
 check("segments of √L keep less than half", peaks[6] < 0.5 * peaks[0])
 ends = min(peaks[1], peaks[18])

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 
 
-def in_processes(function, size=2, seconds=20.0, tries=3):
+def in_processes(function, size=2, seconds=10.0, tries=3):
     """Run function(rank) in `size` forked processes; return their results by rank.
 
     A fork among threads now and then never starts (a lock that was held stays held): tried again.
