@@ -298,10 +298,10 @@ glue("scaling-differ-by", (first - second).abs().max() * 1e16)
 #
 # ### Step 4. Who keeps what: ZeRO
 #
-# *Data parallelism* need not mean that all keep all. With Adam in mixed precision a parameter has 2 bytes of weight, 2 of gradient, and 12 of
-# optimizer: the float32 master weight and two moments. Under DDP each process keeps all 16. ZeRO
-# parts the optimizer (stage 1), the gradients too (stage 2), the weights too (stage 3, which FSDP
-# is):
+# *Data parallelism* need not mean that all keep all. With Adam in mixed precision a parameter has 2
+# bytes of weight, 2 of gradient, and 12 of optimizer: the float32 master weight and two moments. Under
+# DDP each process keeps all 16. ZeRO keeps in each process one *shard*, a $p$-th: of the optimizer
+# (stage 1), of the gradients too (stage 2), of the weights too (stage 3, which FSDP is):
 #
 # $$
 # M_0 = 16\Psi, \quad M_1 = \Big(4 + \frac{12}{p}\Big)\Psi, \quad

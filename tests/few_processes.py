@@ -70,17 +70,17 @@ def _run(function, rank, size, folder):
 
     meet.times = 0
     no_gpu = {"is_available": lambda: False, "device_count": lambda: 0}
+    found = None
     try:
         with (
             mock.patch.multiple(torch.cuda, **no_gpu),
             mock.patch.object(dist, "rendezvous", meet),
         ):
-            result = True, function(rank)
-    except BaseException:
-        result = False, traceback.format_exc()
-    torch.save(result, folder / f"{rank}.tmp")
-    os.replace(folder / f"{rank}.tmp", folder / str(rank))
-    os._exit(0)
+            found = True, function(rank)
+    finally:  # whatever it raised is told by the parent; a fork must not go on as pytest
+        torch.save(found or (False, traceback.format_exc()), folder / f"{rank}.tmp")
+        os.replace(folder / f"{rank}.tmp", folder / str(rank))
+        os._exit(0)
 
 
 def _wait(children, seconds):
