@@ -77,8 +77,10 @@ class Contest:
         seconds: float = 12.0,
         note: str = "",
         before: Callable[[], Any] | None = None,
-    ) -> None:
+    ) -> float:
         """Assert that both compute the same, and measure how many times as fast ours is.
+
+        Returns the difference between the results.
 
         tolerance : for the largest difference between the results, relative to the largest number
         difference : given where results cannot be compared as tensors
@@ -94,7 +96,7 @@ class Contest:
         )
         if not self.measures:
             self.benchmark.pedantic(ours)
-            return
+            return difference
         seconds_of(ours), seconds_of(theirs)  # the first call sets up what later ones find
         one_round = seconds_of(ours) + seconds_of(theirs)
         rounds = min(41, max(5, int(seconds / one_round)))
@@ -120,6 +122,7 @@ class Contest:
             tolerance=tolerance,
             note=note,
         )
+        return difference
 
     def value(
         self,

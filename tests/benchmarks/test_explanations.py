@@ -60,12 +60,13 @@ def test_integrated_gradients(contest, count):
         return model.from_word_vectors(vectors, rows)[:, 3]
 
     method = captum.IntegratedGradients(f)
-    contest.speed(
+    difference = contest.speed(
         "ig-one" if count == 1 else "ig-batch",
         lambda: integrated_gradients(f, x, start, steps=size["steps"]),
         lambda: method.attribute(x, start, n_steps=size["steps"], method="gausslegendre"),
         tolerance=1e-4,
     )
+    assert 0 <= difference <= 1e-4
 
 
 def by_bert(text: str, label: int, device: str):
