@@ -467,9 +467,9 @@ layer = EncoderLayer(d, h, f, norm="pre")
 x = torch.randn(B, n, d, requires_grad=True)
 kept = saved_tensors(layer, x, without=layer.parameters())
 names = [
-    *("centred", "1 / its size", "normed", "input of Q, K, V"),
+    *("centred", "its mean: 0", "1 / its size", "normed", "input of Q, K, V"),
     *("queries", "keys", "values", "log-sums", "heads, side by side"),
-    *("centred", "1 / its size", "normed", "input of W1"),
+    *("centred", "its mean: 0", "1 / its size", "normed", "input of W1"),
     *("before GELU", "after GELU: input of W2"),
 ]
 for name, (shape, _, size) in zip(names, kept, strict=True):
@@ -477,15 +477,16 @@ for name, (shape, _, size) in zip(names, kept, strict=True):
 total = sum(size for *_, size in kept) // 4
 
 # %% [markdown]
-# Read it from the top. The norm keeps the centred input, one number a token, and the quotient: $2nd
-# + n$ a sequence. Its output is kept by the three maps that read it, once for all: $nd$. Attention
+# Read it from the top. The norm hands the centred input to torch's kernel, which keeps it and, for
+# each token, its mean, here 0, and one over its size. The quotient is kept for the gradient of the
+# scale: $2nd + 2n$ a sequence. Its output is kept by the three maps that read it, once for all: $nd$. Attention
 # keeps queries, keys, values and its outputs, $4nd$, and one log-sum a row, $hn$, from which the
 # weights can be made again. The second norm is like the first. The feed-forward layer keeps its
 # input, $nd$, and $f$ features a token before and after the activation. Together, with $f = 4d$:
 #
 # $$
-# A = B\,n\,\big( \underbrace{2(2d + 1)}_{\text{norms}} + \underbrace{5d + h}_{\text{attention}}
-# + \underbrace{d + 2f}_{\text{feed-forward}} \big) = B\,n\,(18\,d + h + 2) .
+# A = B\,n\,\big( \underbrace{2(2d + 2)}_{\text{norms}} + \underbrace{5d + h}_{\text{attention}}
+# + \underbrace{d + 2f}_{\text{feed-forward}} \big) = B\,n\,(18\,d + h + 4) .
 # $$ (eq-counting-cost-activations)
 #
 # Nothing here grows like $n^2$. A *composed* attention keeps its weights, $h n^2$ numbers a
@@ -498,7 +499,7 @@ total = sum(size for *_, size in kept) // 4
 # $$ (eq-counting-cost-composed)
 
 # %%
-check("eq-counting-cost-activations", total, B * n * (18 * d + h + 2))
+check("eq-counting-cost-activations", total, B * n * (18 * d + h + 4))
 
 
 def numbers_kept(layer, x):
@@ -535,9 +536,9 @@ check(
 # product in half precision, and a mask of one byte. On our CPU path it is $3 \cdot 4$ bytes where
 # dropout is on, and nothing where it is off and the kernel is fused. The first term, $34$ bytes, is
 # $17$ numbers of two bytes; it has two masks of one byte for dropout, and for each of two norms only
-# its input. Our norms are written out in formulas, and keep two tensors where one would do: that is
-# the price of a norm that can be read. Same layer, same algebra, other kernels: *the number belongs
-# to an implementation*.
+# its input. Our norms scale behind torch's kernel, in a line of their own, so they keep its input and
+# its output, two tensors where one would do: that is the price of a line that can be read. Same
+# layer, same algebra, other kernels: *the number belongs to an implementation*.
 # :::
 
 # %% tags=["hide-input"]
@@ -633,7 +634,7 @@ def backward(stack, x):
 
 
 own = list(layers.parameters())
-A = B * n * (18 * d + h + 2)
+A = B * n * (18 * d + h + 4)
 sums = [
     sum(size for *_, size in saved_tensors(stack, x, without=own)) // 4
     for stack in (straight, checkpointed)
@@ -1335,7 +1336,7 @@ grade("ex-counting_cost-batch", largest_batch)
 
 # %% tags=["solution"]
 def largest_batch(memory, N, L, d, h, n):
-    each = 4 * L * n * (18 * d + h + 2)
+    each = 4 * L * n * (18 * d + h + 4)
     return max(0, (memory - 16 * N) // each)
 
 
@@ -1403,7 +1404,7 @@ grade("ex-counting_cost-ridge", least_rows)
 # - Attention proper passes the feed-forward layer at $n = 4d$, all maps at $n = 6d$
 #   {eq}`eq-counting-cost-crossover`.
 # - Sixteen bytes a parameter stand {eq}`eq-counting-cost-sixteen`. Activations depend on kernels: ours
-#   keep $18d + h + 2$ numbers a token and layer {eq}`eq-counting-cost-activations`, weights that are
+#   keep $18d + h + 4$ numbers a token and layer {eq}`eq-counting-cost-activations`, weights that are
 #   kept add $hn$ {eq}`eq-counting-cost-composed`, and checkpointing keeps $d$ for a third more
 #   operations at most {eq}`eq-counting-cost-checkpoint`.
 # - Decoding does about one operation a byte in half precision {eq}`eq-counting-cost-intensity`, far

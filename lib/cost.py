@@ -69,7 +69,7 @@ class Cost:
     """Four counts of one part of a model; costs add, and a whole number of them multiplies.
 
     >>> linear(tokens=5, inputs=3, outputs=2) + 2 * norm(tokens=5, width=3)
-    Cost(parameters=20, forward=60, backward=120, saved=340)
+    Cost(parameters=20, forward=60, backward=120, saved=380)
     """
 
     parameters: int = 0
@@ -123,16 +123,20 @@ def norm(tokens: int, width: int, *, rms: bool = False, dtype: torch.dtype = tor
     """Count a `LayerNorm`, or with `rms` an `RMSNorm`, of so many tokens.
 
     Kept, in at least 4 bytes a number: the centred input (of RMSNorm the input), that divided by
-    its size, and one number a token. The output is kept by whatever linear map reads it. No matrix
-    product. In half precision RMSNorm keeps its input in float32, a copy.
+    its size, and one over the size for each token; torch's kernel, which LayerNorm calls, also
+    keeps the mean that it found, 0 but for rounding. The output is kept by whatever linear map
+    reads it. No matrix product. In half precision RMSNorm keeps its input in float32, a copy.
 
     Derived in chapter 21_counting_cost.
 
     >>> norm(tokens=5, width=3)
-    Cost(parameters=6, forward=0, backward=0, saved=140)
+    Cost(parameters=6, forward=0, backward=0, saved=160)
     """
     wide = max(4, _size(dtype))
-    return Cost(parameters=(1 if rms else 2) * width, saved=wide * tokens * (2 * width + 1))
+    return Cost(
+        parameters=(1 if rms else 2) * width,
+        saved=wide * tokens * (2 * width + 1 + (not rms)),
+    )
 
 
 def embedding(rows: int, width: int, *, tokens: int = 0) -> Cost:
@@ -245,6 +249,7 @@ def parts(
     model: str | None = None,
     dtype: torch.dtype = torch.float32,
     training: bool = True,
+    gradients: bool = True,
 ) -> dict[str, Cost]:
     """Count a model part by part: "embedding", "attention", "feed_forward", "norm", "head".
 
@@ -258,6 +263,8 @@ def parts(
         Left out, it is the model that the config is named after.
     dtype : of parameters and activations: float64, float32, bfloat16 or float16
     training : whether dropout is drawn, where the config has it
+    gradients : whether a backward pass may follow
+        Without, as under `torch.no_grad()`, nothing is kept, and Longformer takes smaller blocks.
 
     Embeddings count the residual stream's own dropout too, and the head what stands behind the last
     layer. A CPU's fused kernel has neither dropout nor float64 nor a bias that is trained; there
@@ -272,25 +279,30 @@ def parts(
     """
     name = _model_name(config, model)
     batch, n, n_decoder = _shape(name, config, batch, n, n_decoder)
-    shape = _Shape(batch, dtype, training)
+    shape = _Shape(batch, dtype, training, gradients)
     if name == "gpt2":
-        return _gpt2(config, shape, n)
-    if name == "vit":
-        return _vit(config, shape, n)
-    if name == "transformer":
-        return _transformer(config, shape, n, n_decoder)
-    if name == "t5":
-        return _t5(config, shape, n, n_decoder)
-    return _bert(name, config, shape, n)
+        counts = _gpt2(config, shape, n)
+    elif name == "vit":
+        counts = _vit(config, shape, n)
+    elif name == "transformer":
+        counts = _transformer(config, shape, n, n_decoder)
+    elif name == "t5":
+        counts = _t5(config, shape, n, n_decoder)
+    else:
+        counts = _bert(name, config, shape, n)
+    if gradients:
+        return counts
+    return {part: Cost(cost.parameters, cost.forward) for part, cost in counts.items()}
 
 
 @dataclass(frozen=True)
 class _Shape:
-    """What is the same for every part of a model: B, the dtype, and whether dropout is drawn."""
+    """What is the same for every part of a model: B, dtype, whether dropout and gradients are."""
 
     batch: int
     dtype: torch.dtype
     training: bool
+    gradients: bool
 
     def keep(self, tokens: int, width: int) -> Cost:
         """A tensor (B, tokens, width) that is kept."""
@@ -380,27 +392,64 @@ def _bend(shape: _Shape, config: BERTConfig, n: int, width: int) -> Cost:
 
 def _window_attention(config: LongformerConfig, shape: _Shape, n: int, window: int) -> Cost:
     """Attention in blocks of queries, each with the keys of its block and of both its sides."""
-    d, heads, size = config.d_model, config.num_heads, _size(shape.dtype)
-    half = min(window // 2, n - 1)
-    block = min(max(half, 16), n)
-    met, count = half + block + half, -(-n // block)
-    rate = config.attention_dropout
+    d = config.d_model
     maps = 4 * shape.linear(n, d, d, keeps_input=False) + shape.keep(n, d)
     own = 3 * linear(0, d, d)  # of global tokens; there are none, so they are not computed
+    half = min(window // 2, n - 1)
+    block = min(max(half, 16), n)
+    padded = half == 0 or n < 2 * half + block
+    core = (_padded_blocks if padded else _unpadded_blocks)(config, shape, n, half, block)
+    return maps + own + core + shape.keep(n, d)
+
+
+def _padded_blocks(config, shape: _Shape, n: int, half: int, block: int) -> Cost:
+    """A sequence that is short for its window: keys are padded on both sides, the mask has rows."""
+    d, heads, size = config.d_model, config.num_heads, _size(shape.dtype)
+    met, count = half + block + half, -(-n // block)
+    rate = config.attention_dropout
     rows, product = count * block, 2 * shape.batch * count * block * met * d
     empty = rows  # one byte for each row of blocks: may it attend to anything?
     if shape.fused(rate):
         # Queries and outputs, keys and values with a side more at both ends, the mask as numbers.
         kept = size * (shape.batch * d * (2 * rows + 2 * (rows + 2 * half)) + rows * met)
         logarithms = 4 * shape.batch * heads * rows
-        core = Cost(0, 2 * product, 5 * product, kept + logarithms)
-    else:
-        # Queries, and the blocks of keys and values, which overlap, copied; then the weights.
-        wide = max(4, size)
-        kept = shape.batch * d * (rows + 2 * count * met)
-        kept += shape.batch * heads * rows * met * (3 if shape.draws(rate) else 1)
-        core = Cost(0, 2 * product, 4 * product, wide * kept)
-    return maps + own + core + shape.keep(n, d) + Cost(saved=empty)
+        return Cost(0, 2 * product, 5 * product, kept + logarithms + empty)
+    # Queries, and the blocks of keys and values, which overlap, copied; then the weights. Of one
+    # head of one sequence the values are a view of the padded ones, if they need no other dtype.
+    wide = max(4, size)
+    copies = size < 4 or shape.batch * heads > 1
+    values = count * met if copies else rows + 2 * half
+    kept = shape.batch * d * (rows + count * met + values)
+    kept += shape.batch * heads * rows * met * (3 if shape.draws(rate) else 1)
+    return Cost(0, 2 * product, 4 * product, wide * kept + empty)
+
+
+def _unpadded_blocks(config, shape: _Shape, n: int, half: int, block: int) -> Cost:
+    """A longer one: the first w/2 queries, equal blocks, and the last, w/2 and what is left."""
+    d, heads, size = config.d_model, config.num_heads, _size(shape.dtype)
+    if not shape.gradients:
+        block = max(block // 4, min(block, 16))
+    met, (count, left) = half + block + half, divmod(n - 2 * half, block)
+    last = half + left
+    rate = config.attention_dropout
+    outer = half * 2 * half + last * (last + half)  # pairs at both ends
+    pairs = outer + count * block * met
+    product = 2 * shape.batch * pairs * d
+    empty = half + block + last  # one byte for each row of the three masks
+    if shape.fused(rate):
+        # Queries, keys, values, outputs; each mask, as numbers; the log-sums.
+        kept = size * (4 * shape.batch * n * d + outer + block * met)
+        logarithms = 4 * shape.batch * heads * n
+        return Cost(0, 2 * product, 5 * product, kept + logarithms + empty)
+    # Queries, and keys that overlap, copied. So are the values, but where a view will do: at both
+    # ends, and of one block or one head of one sequence, if they need no other dtype.
+    wide = max(4, size)
+    ends = 2 * half + last + half
+    copies = count > 1 and shape.batch * heads > 1
+    values = count * met + ends if size < 4 else n + copies * count * met
+    kept = shape.batch * d * (n + count * met + ends + values)
+    kept += shape.batch * heads * pairs * (3 if shape.draws(rate) else 1)
+    return Cost(0, 2 * product, 4 * product, wide * kept + empty)
 
 
 def _vit(config: ViTConfig, shape: _Shape, n: int) -> dict[str, Cost]:
@@ -513,7 +562,8 @@ def flops(
 
     Arguments as in `parts`. With `backward`, forward and backward pass together: what is executed,
     so with what a fused kernel of attention computes again. A multiply-add is two operations;
-    whatever is done element by element is not counted, nor is a causal mask taken off.
+    whatever is done element by element is not counted, nor is a causal mask taken off. With
+    `gradients=False`, the forward pass is one under `torch.no_grad()`: fewer in Longformer.
 
     Deviation: fused kernels of a GPU take dropout, so that there the counts with dropout are those
     without: pass training=False.
@@ -523,6 +573,8 @@ def flops(
     >>> flops(GPT2Config(), 1, 1024), flops(GPT2Config(), 1, 1024, backward=True, training=False)
     (291648307200, 894272274432)
     """
+    if backward and not options.get("gradients", True):
+        raise ValueError("gradients: expected True for a backward pass, got False")
     total = _total(config, batch, n, n_decoder, **options)
     return total.forward + backward * total.backward
 
@@ -539,7 +591,7 @@ def activation_bytes(
 
     >>> config = GPT2Config(50, 12, 2, 3, embedding_dropout=0.0, dropout=0.0, attention_dropout=0.0)
     >>> activation_bytes(config, 2, 7)
-    26936
+    27216
     """
     return _total(config, batch, n, n_decoder, **options).saved
 
@@ -604,11 +656,10 @@ def _moments(
 ) -> int:
     """Numbers of one sequence at the widest moment of a layer without gates and biases."""
     wide = max(4, _size(dtype)) // _size(dtype)  # a norm of half precision is computed in float32
-    copy = wide > 1
     attend = n * (6 + pre) * d
     read = n * (4 + pre) * d + 2 * n_memory * d if n_memory else 0
     think = n * ((2 + pre) * d + max(2 * d_ff, d_ff + d))
-    normalise = n * ((3 - pre) * d + wide * ((3 + copy) * d + 1))
+    normalise = n * (3 - pre + 4 * wide) * d
     return max(attend, read, think, normalise)
 
 

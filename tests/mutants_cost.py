@@ -42,6 +42,13 @@ COST_MUTANTS = [
     ),
     (
         COST,
+        "(2 * width + 1 + (not rms))",
+        "(2 * width + 1)",
+        "the mean of a LayerNorm is not kept",
+        TESTS + "TestFamily::test_saved[torch.float32-0.0-gpt2]",
+    ),
+    (
+        COST,
         "wide = max(4, _size(dtype))\n    return Cost(",
         "wide = _size(dtype)\n    return Cost(",
         "a norm keeps half precision",
@@ -102,6 +109,27 @@ COST_MUTANTS = [
         "block = min(half, n)",
         "blocks of a window may be small",
         TESTS + "TestFamily::test_forward[longformer, whole blocks]",
+    ),
+    (
+        COST,
+        "half == 0 or n < 2 * half + block",
+        "True",
+        "every sequence is padded",
+        TESTS + "TestFamily::test_forward[longformer]",
+    ),
+    (
+        COST,
+        "block = max(block // 4, min(block, 16))",
+        "pass",
+        "blocks are as large without gradients",
+        TESTS + "TestFamily::test_forward_without_gradients[longformer, large blocks]",
+    ),
+    (
+        COST,
+        "copies = count > 1 and shape.batch * heads > 1",
+        "copies = True",
+        "the values of one block are copied",
+        TESTS + "TestFamily::test_saved[torch.float64-0.0-longformer, large blocks]",
     ),
     (
         COST,

@@ -83,6 +83,20 @@ FAMILIES = {
     "longformer": (Longformer, LongformerConfig, LONG | {"window": (4, 38, 46)}, None, (3, 53)),
     "longformer, whole blocks": (Longformer, LongformerConfig, LONG | {"window": 6}, None, (1, 64)),
     "longformer, short": (Longformer, LongformerConfig, LONG | {"window": 38}, None, (3, 13)),
+    "longformer, one head": (
+        Longformer,
+        LongformerConfig,
+        LONG | {"num_heads": 1, "window": (6, 38, 46)},
+        None,
+        (1, 53),
+    ),
+    "longformer, large blocks": (
+        Longformer,
+        LongformerConfig,
+        LONG | {"max_length": 251, "window": (136, 38, 6)},
+        None,
+        (2, 211),
+    ),
     "vit": (
         ViT,
         ViTConfig,
@@ -121,6 +135,11 @@ def saved(model, inputs):
     return sum(size for *_, size in measure.saved_tensors(model, *inputs, without=own))
 
 
+def no_gradient(model, *inputs):
+    with torch.no_grad():
+        return model(*inputs)
+
+
 @every_family
 class TestFamily:
     def test_parameters(self, family):
@@ -130,6 +149,12 @@ class TestFamily:
     def test_forward(self, family):
         model, config, name, sizes, inputs = made(family)
         assert flops(config, *sizes, model=name) == measure.flops(model, *inputs)
+
+    def test_forward_without_gradients(self, family):
+        model, config, name, sizes, inputs = made(family)
+        want = measure.flops(no_gradient, model, *inputs)
+        assert flops(config, *sizes, model=name, gradients=False) == want
+        assert activation_bytes(config, *sizes, model=name, gradients=False) == 0
 
     def test_backward(self, family):
         model, config, name, sizes, inputs = made(family)
@@ -183,11 +208,6 @@ def test_a_block_has_12_d_squared_and_13_d():
     for d in (16, 768):
         one, two = (parameters(GPT2Config(d_model=d, num_heads=4, num_layers=k)) for k in (1, 2))
         assert two - one == 12 * d * d + 13 * d
-
-
-def no_gradient(model, *inputs):
-    with torch.no_grad():
-        return model(*inputs)
 
 
 B, N = 5, 67

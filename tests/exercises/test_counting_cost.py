@@ -26,7 +26,7 @@ def _step(factor=6, proper=12, power=2, words=1):
 
 def _batch(standing=16, each=4, floor=True, divide=lambda a, b: a // b):
     def largest_batch(memory, N, L, d, h, n):
-        one = each * L * n * (18 * d + h + 2)
+        one = each * L * n * (18 * d + h + 4)
         got = divide(memory - standing * N, one)
         return max(0, got) if floor else got
 

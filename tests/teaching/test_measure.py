@@ -155,7 +155,8 @@ class TestSavedTensors:
     def test_what_a_product_keeps(self):
         x, w = torch.ones(3, 5, requires_grad=True), torch.ones(5, 7, requires_grad=True)
         kept = [((3, 5), torch.float32, 60), ((5, 7), torch.float32, 140)]
-        assert saved_tensors(torch.matmul, x, w) == kept
+        got = saved_tensors(torch.matmul, x, w)
+        assert sorted(got, key=lambda held: held[0]) == kept  # torch is free to keep either first
         assert saved_tensors(torch.matmul, x, w, without=[w]) == kept[:1]
 
     def test_views_of_one_storage_count_once_and_whole(self):

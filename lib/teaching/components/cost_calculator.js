@@ -52,7 +52,7 @@ function count([layers, heads, width, n, batch, vocab, size], places) {
   const step = 3 * maps + 7 * product; // five products backward: logits are computed again
   const attention = size * 5 * tokens * d + 4 * tokens * heads;
   const feedForward = size * tokens * 9 * d;
-  const norm = wide * tokens * (2 * d + 1);
+  const norm = wide * tokens * (2 * d + 2);
   const table = 8 * tokens; // ids
   const activations =
     layers * (attention + feedForward) + (2 * layers + 1) * norm + size * tokens * d + table;

@@ -65,7 +65,7 @@ def step_flops(answer):
 @checker("ex-counting_cost-batch")
 def largest_batch(answer):
     layers, d, heads, n = 3, 8, 2, 11
-    each = 4 * layers * n * (18 * d + heads + 2)
+    each = 4 * layers * n * (18 * d + heads + 4)
 
     yield "what stands comes first"
     _same(answer(16 * 10**5 + 5 * each, 10**5, layers, d, heads, n), 5, "room for exactly 5")
@@ -82,7 +82,7 @@ def largest_batch(answer):
 
     yield "agrees with the formula"
     for layers, d, heads, n in ((2, 64, 4, 128), (12, 96, 3, 31)):
-        each = 4 * layers * n * (18 * d + heads + 2)
+        each = 4 * layers * n * (18 * d + heads + 4)
         _same(answer(10**9, 10**6, layers, d, heads, n), (10**9 - 16 * 10**6) // each, f"d = {d}")
 
 
