@@ -774,7 +774,10 @@ def _run_tests(path: str, source: str, tests: list[str], answer, log: Path) -> N
     hypothesis.settings.load_profile("mutants")
     _install(path, source)
     selection = _Selection(tests)
-    answer.send((_pytest(tests, selection), selection.failed))
+    # Folders of its own: those that pytest numbers are cleaned up by all sessions at once, and one
+    # that loses the race ends in an error.
+    folder = f"--basetemp={log.with_name('tests')}"
+    answer.send((_pytest([*tests, folder], selection), selection.failed))
 
 
 def _in_a_fork(path: str, source: str, tests: list[str], log: Path) -> tuple[int, str]:

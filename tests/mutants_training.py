@@ -143,14 +143,14 @@ DATA_MUTANTS = [
         "in sorted((draw_by_hash(seed, text), text, name) for text, name in kept)",
         "in [(draw_by_hash(seed, text), text, name) for text, name in kept]",
         "label after label",
-        DOCSTRINGS + "test_the_labels_are_mixed",
+        DOCSTRINGS + "test_labels_are_mixed_whatever_the_library",
     ),
     (
         DATA,
         "{label for _, label in side} != set(range(num_labels)) for side in sides",
         "not side for side in sides",
         "a label may be missing from a side",
-        DOCSTRINGS + "test_refuses_a_share_that_leaves_a_label_without_texts",
+        DOCSTRINGS + "test_refuses_a_side_that_has_texts_but_not_of_every_label",
     ),
     (
         DATA,

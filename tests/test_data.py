@@ -354,6 +354,20 @@ class TestDocstrings:
             docstrings(validation=share)
         assert one_line(error).endswith(f"got {share!r}")
 
+    def test_refuses_a_side_that_has_texts_but_not_of_every_label(self, invented_library):
+        invented_library(json=sentences("first", 300), ast=sentences("second", 20))
+        assert docstrings(validation=0.5, num_labels=2).names == ("ast", "json")
+        with pytest.raises(ValueError, match=r"^validation: .* every label on both") as error:
+            docstrings(validation=0.01, num_labels=2)  # about 3 of json's
+        one_line(error)
+
+    def test_labels_are_mixed_whatever_the_library(self, invented_library):
+        invented_library(json=sentences("first", 100), ast=sentences("second", 100))
+        got = docstrings(validation=0.5, num_labels=2)
+        for labels in (got.train_labels, got.validation_labels):
+            changes = sum(a != b for a, b in itertools.pairwise(labels))
+            assert changes > 0.3 * len(labels)  # of two equal labels, a half
+
     def test_is_frozen(self):
         with pytest.raises(AttributeError):
             LabelledTexts([], [], [], [], (), "").train = []
@@ -768,7 +782,9 @@ class TestHub:
         assert str(error.value).startswith(f"{hub_folder}: ") and "\n" not in str(error.value)
 
     @pytest.mark.parametrize("wrong", ["csv", "no/such/folder", "a b/c", ""])
-    def test_what_is_neither_a_folder_nor_an_id(self, hub_cache, wrong):
+    def test_what_is_neither_a_folder_nor_an_id(self, hub_cache, tmp_path, monkeypatch, wrong):
+        write_rows(tmp_path / "around" / "lies.csv", ROWS)
+        monkeypatch.chdir(tmp_path / "around")  # not the root: a glob there walks all of .venv
         with pytest.raises(FileNotFoundError, match="expected a folder or a Hub id") as error:
             hub_text(wrong)
         assert str(error.value).startswith(f"{wrong}: ")
