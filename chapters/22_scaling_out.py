@@ -304,8 +304,10 @@ glue("scaling-differ-by", (first - second).abs().max() * 1e16)
 # (stage 1), of the gradients too (stage 2), of the weights too (stage 3, which FSDP is):
 #
 # $$
-# M_0 = 16\Psi, \quad M_1 = \Big(4 + \frac{12}{p}\Big)\Psi, \quad
-# M_2 = \Big(2 + \frac{14}{p}\Big)\Psi, \quad M_3 = \frac{16}{p}\,\Psi .
+# \begin{aligned}
+# M_0 &= 16\Psi, & M_1 &= \Big(4 + \frac{12}{p}\Big)\Psi, \\
+# M_2 &= \Big(2 + \frac{14}{p}\Big)\Psi, & M_3 &= \frac{16}{p}\,\Psi .
+# \end{aligned}
 # $$ (eq-scaling-out-memory)
 #
 # Stages 1 and 2 send what DDP sends: a reduce-scatter of gradients, an all-gather of weights. Stage
@@ -376,7 +378,7 @@ for stage, key in enumerate(("reference", "value", "key", "query")):
         label=f"stage {stage}",
     )
 ax.set(xlabel="processes p", ylabel="GB each, 7 billion parameters")
-fig.legend(loc="outside upper center", ncols=4)
+fig.legend(loc="outside upper center", ncols=2)
 show_figure(
     fig,
     name="fig-scaling-out-memory",
