@@ -548,8 +548,11 @@ glue("flash-crossing", crossing)
 # In general, with $\sigma = n_k - n_q$, the tile of queries from $i$ on has
 #
 # $$
-# \text{keys to load} = \min(i + B + \sigma,\; n_k), \qquad
-# \text{of them without a mask} = C \left\lfloor \frac{\min(i + 1 + \sigma,\; n_k)}{C} \right\rfloor ,
+# \begin{aligned}
+# \text{keys to load} &= \min(i + B + \sigma,\; n_k), \\
+# \text{of them without a mask} &=
+# C \left\lfloor \frac{\min(i + 1 + \sigma,\; n_k)}{C} \right\rfloor ,
+# \end{aligned}
 # $$ (eq-flash-attention-limits)
 #
 # both taken as zero where they are negative. The first says what the last query sees, the second

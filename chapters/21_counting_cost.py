@@ -494,8 +494,10 @@ total = sum(size for *_, size in kept) // 4
 # drawn, and their product:
 #
 # $$
-# A_{\text{composed}} = A + B\,h\,n\,(n - 1), \qquad
-# A_{\text{dropout}} = A + B\,h\,n\,(3n - 1) + 2\,B\,n\,d .
+# \begin{aligned}
+# A_{\text{composed}} &= A + B\,h\,n\,(n - 1), \\
+# A_{\text{dropout}} &= A + B\,h\,n\,(3n - 1) + 2\,B\,n\,d .
+# \end{aligned}
 # $$ (eq-counting-cost-composed)
 
 # %%
