@@ -38,19 +38,21 @@ here = Path.cwd()
 root = next(
     p for p in (here, *here.parents) if (p / "lib" / "attention.py").exists()
 )
-sys.path[:0] = [str(root), str(root / "book" / "experiments")]
+sys.path.insert(0, str(root))
 
 # %% tags=["hide-input"]
 import math
 import random
+import sys
 import tempfile
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-import scaling_out
+from lib import distributed
 from lib.distributed import World, launch, share
 from lib.teaching import (
     COLORS,
@@ -64,6 +66,10 @@ from lib.teaching import (
 )
 from lib.teaching.measure import peak_bytes
 from lib.teaching.recorded import recorded
+
+root = Path(distributed.__file__).resolve().parents[1]
+sys.path.insert(1, str(root / "book" / "experiments"))
+import scaling_out
 
 start(seed=0)
 double = torch.float64
