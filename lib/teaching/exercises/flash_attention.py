@@ -141,10 +141,10 @@ def weights(answer):
 def tile_backward(answer):
     q, k, v, g = (x.requires_grad_() for x in _draw((5, 4), (7, 4), (7, 4), (5, 4)))
     S = q @ k.T / 2
-    O = S.softmax(-1) @ v  # noqa: E741
-    want = torch.autograd.grad(O, (q, k, v), g.detach())
-    q, k, v, g, S, O = (x.detach() for x in (q, k, v, g, S, O))  # noqa: E741
-    L, D = torch.logsumexp(S, -1), (g * O).sum(-1)
+    output = S.softmax(-1) @ v
+    want = torch.autograd.grad(output, (q, k, v), g.detach())
+    q, k, v, g, S, output = (x.detach() for x in (q, k, v, g, S, output))
+    L, D = torch.logsumexp(S, -1), (g * output).sum(-1)
     names = ("dq", "dk", "dv")
 
     yield "returns three gradients, each of its input's shape"
