@@ -15,15 +15,12 @@ The file is written anew after every length, at once or not at all, so it may be
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from pathlib import Path
 
 import torch
 import transformers
-from torch.nn import functional as F
-from transformers.models.longformer.modeling_longformer import LongformerSelfAttention
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -36,6 +33,7 @@ from lib.sliding_window import (  # noqa: E402
 )
 from lib.teaching.measure import peak_bytes  # noqa: E402
 from lib.teaching.recorded import record  # noqa: E402
+from tests.models.parity import windows_of_longformer  # noqa: E402
 
 RESULTS = Path(__file__).with_suffix(".json")
 COMMAND = "OMP_NUM_THREADS=1 python book/experiments/sliding_window.py"
@@ -45,24 +43,8 @@ LONGEST = {"dense": 8192, "gathered": 1024}  # beyond, they take too long or too
 
 
 def official(window: int):
-    """What the official code does between its projections, for queries (B, h, n, d)."""
-    config = transformers.LongformerConfig(
-        hidden_size=SIZES["heads"] * SIZES["features"],
-        num_attention_heads=SIZES["heads"],
-        num_hidden_layers=1,
-        attention_window=[window],
-    )
-    module = LongformerSelfAttention(config, 0)
-
-    def attend(query, key, value):
-        query, key, value = (x.transpose(1, 2) for x in (query, key, value))
-        query = query / math.sqrt(query.shape[-1])
-        logits = module._sliding_chunks_query_key_matmul(query, key, window // 2)
-        weights = F.softmax(logits, dim=-1, dtype=torch.float32)
-        output = module._sliding_chunks_matmul_attn_probs_value(weights, value, window // 2)
-        return output.transpose(1, 2)
-
-    return attend
+    """The windows of the official code, in this run's sizes."""
+    return windows_of_longformer(window, SIZES["heads"], SIZES["features"])
 
 
 def seconds_of(calls) -> list[list[float]]:

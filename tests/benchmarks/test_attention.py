@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 
 import pytest
@@ -90,31 +89,6 @@ def test_fast_attention_on_short_sequences(contest):
 # The sliding window
 
 
-def longformer(window: int, heads: int, features: int):
-    """What the official code does between its projections, for queries (B, h, n, d)."""
-    parity.transformers()
-    from transformers import LongformerConfig
-    from transformers.models.longformer.modeling_longformer import LongformerSelfAttention
-
-    config = LongformerConfig(
-        hidden_size=heads * features,
-        num_attention_heads=heads,
-        num_hidden_layers=1,
-        attention_window=[window],
-    )
-    module = LongformerSelfAttention(config, 0)
-
-    def attend(query, key, value):
-        query, key, value = (x.transpose(1, 2) for x in (query, key, value))
-        query = query / math.sqrt(query.shape[-1])
-        logits = module._sliding_chunks_query_key_matmul(query, key, window // 2)
-        weights = F.softmax(logits, dim=-1, dtype=torch.float32)
-        output = module._sliding_chunks_matmul_attn_probs_value(weights, value, window // 2)
-        return output.transpose(1, 2)
-
-    return attend
-
-
 @pytest.mark.parametrize(
     ("kind", "memory"),
     [
@@ -131,7 +105,7 @@ def test_sliding_window(contest, kind, memory):
     size = contest.sizes(h=(4, 2), n=(16_384, 16), d=(64, 3))
     window = 256 if contest.measures else 4
     inputs = tensors(1, *size.values(), device=contest.device)
-    official = longformer(window, size["h"], size["d"])
+    official = parity.windows_of_longformer(window, size["h"], size["d"])
     call = {"forward": forward, "both": both}[kind]
     ours = call(lambda *x: sliding_window_attention(*x, window), inputs)
     theirs = call(official, inputs)

@@ -10,6 +10,7 @@ has to be written for a new family.
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lib import tracing
 from lib.checkpoints import Layout, Pretrained
@@ -176,3 +178,27 @@ def transformers():
     library.logging.set_verbosity_error()
     library.utils.logging.disable_progress_bar()
     return library
+
+
+def windows_of_longformer(window: int, heads: int, features: int):
+    """What the official code does between its projections, for queries (B, h, n, d)."""
+    library = transformers()
+    from transformers.models.longformer.modeling_longformer import LongformerSelfAttention
+
+    config = library.LongformerConfig(
+        hidden_size=heads * features,
+        num_attention_heads=heads,
+        num_hidden_layers=1,
+        attention_window=[window],
+    )
+    module = LongformerSelfAttention(config, 0)
+
+    def attend(query, key, value):
+        query, key, value = (x.transpose(1, 2) for x in (query, key, value))
+        query = query / math.sqrt(query.shape[-1])
+        logits = module._sliding_chunks_query_key_matmul(query, key, window // 2)
+        weights = F.softmax(logits, dim=-1, dtype=torch.float32)
+        output = module._sliding_chunks_matmul_attn_probs_value(weights, value, window // 2)
+        return output.transpose(1, 2)
+
+    return attend
