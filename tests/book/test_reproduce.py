@@ -17,7 +17,8 @@ TOOL = ROOT / "book" / "tools" / "reproduce.py"
 CELLS = (
     "print('loss', 2 * 0.5)",
     "import time\nprint(f'took {time.perf_counter():.3f} s')",
-    "from IPython.display import HTML\nHTML('<p>checked</p>')",
+    """from IPython.display import HTML
+HTML('<p data-error="6.7e-16">holds: max error 6.7e-16 (allowed 1e-09)</p>')""",
     """from IPython.display import display  # as lib.teaching.glue, without the seconds of torch
 prefix = "application/papermill.record/"
 def glue(name, value):
@@ -65,6 +66,16 @@ def altered(notebook: nbformat.NotebookNode, change) -> nbformat.NotebookNode:
     return copy
 
 
+@pytest.mark.parametrize("error, text", [("1.6e-15", "max error 1.6e-15"), ("0", "exact")])
+def test_an_error_of_rounding_alone_may_differ(tmp_path, executed, error, text):
+    def change(cells):
+        html = f'<p data-error="{error}">holds: {text} (allowed 1e-09)</p>'
+        cells[2].outputs[0].data["text/html"] = html
+
+    run = reproduce(tmp_path, small=altered(executed, change))
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
 def test_the_same_outputs_pass(tmp_path, executed):
     run = reproduce(tmp_path, small=executed)
     assert run.returncode == 0, run.stdout + run.stderr
@@ -85,7 +96,8 @@ def other_second_print(cells):
 
 
 def other_html(cells):
-    cells[2].outputs[0].data["text/html"] = "<p>failed</p>"
+    error = '<p data-error="2.0e-10">holds: max error 2.0e-10 (allowed 1e-09)</p>'
+    cells[2].outputs[0].data["text/html"] = error
 
 
 # name of the notebook: the change, and the cell that it is in
