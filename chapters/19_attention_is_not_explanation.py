@@ -520,7 +520,7 @@ for short in (d_v + 1, d_v + 2):
 #
 # :::{admonition} The paper says
 # :class: paper
-# {cite:t}`brunner2020` (§3) find this null space, call attention weights *not identifiable* where
+# {cite:t}`brunner2020` find this null space, call attention weights *not identifiable* where
 # a text is longer than a head is wide, and propose to look at “effective attention”, which is the
 # weights with their part in the null space taken off.
 # :::
@@ -556,7 +556,7 @@ for short in (d_v + 1, d_v + 2):
 # $$ (eq-attention-is-not-explanation-norms)
 #
 # and in the last expression a small value makes a large weight harmless. The norms in the middle are
-# {cite:t}`kobayashi2020`'s proposal (§3): look at $\lVert m \rVert$, not at $\alpha$. The first
+# {cite:t}`kobayashi2020`'s proposal: look at $\lVert m \rVert$, not at $\alpha$. The first
 # inequality is also their limit: long vectors may cancel each other.
 
 # %%
@@ -1288,7 +1288,7 @@ check(
 # norms, {glue:text}`attexp-signs-rollout:.0%` of rollout, {glue:text}`attexp-signs-gradient:.0%` of
 # the gradients, and carry {glue:text}`attexp-signs-leave-one-out:.0%` of leave-one-out. So *this*
 # model does not rest its attention on signs. Of BERT, {cite:t}`clark2019` (§3.2) report that a great
-# deal of attention goes to separators and punctuation, and {cite:t}`kobayashi2020` (§4) that the
+# deal of attention goes to separators and punctuation, and {cite:t}`kobayashi2020` that the
 # norms there are small. D59 below builds such a resting place.
 #
 # ### Two papers, told fairly
@@ -1916,7 +1916,7 @@ grade("ex-attention_is_not_explanation-tau", tau)
 #   adversarial weights.
 # - {cite:t}`wiegreffe2019`, §3.2: uniform weights; §3.3: variance over seeds; §3.4: guiding a simpler
 #   model; §4: a trained adversary.
-# - {cite:t}`brunner2020`, §3: weights are not identifiable where texts are longer than heads are wide.
-# - {cite:t}`kobayashi2020`, §3: norms of the weighted vectors; §4: BERT's attention to special tokens.
+# - {cite:t}`brunner2020`: weights are not identifiable where texts are longer than heads are wide.
+# - {cite:t}`kobayashi2020`: norms of the weighted vectors, and BERT's attention to special tokens.
 # - {cite:t}`michel2019`: heads that can go. {cite:t}`clark2019`: what BERT's heads attend to.
 # - {cite:t}`kendall1938`: the rank correlation, and its variance by chance.

@@ -108,7 +108,7 @@ def attention_norms(
     Raises as the module does for its inputs; TypeError if it is no MultiHeadAttention.
 
     Source: Kobayashi et al. 2020, "Attention is Not Only a Weight: Analyzing Transformers with
-    Vector Norms", arXiv:2004.10102, section 3. Derived in chapter
+    Vector Norms", arXiv:2004.10102. Derived in chapter
     19_attention_is_not_explanation.
 
     >>> attend = MultiHeadAttention(12, 3)
@@ -231,7 +231,7 @@ def uniform_weights(weights: Tensor) -> Tensor:
     weights : (..., n_k), n_k ≥ 1, floating. The values are looked at.
 
     Source: Wiegreffe & Pinter 2019, "Attention is not not Explanation", arXiv:1908.04626,
-    section 3.1. Derived in chapter 19_attention_is_not_explanation.
+    section 3.2. Derived in chapter 19_attention_is_not_explanation.
 
     >>> uniform_weights(torch.tensor([0.7, 0.3, 0.0]))
     tensor([0.5000, 0.5000, 0.0000])
@@ -285,7 +285,7 @@ def equal_output_weights(weights: Tensor, values: Tensor, wish: Tensor) -> Tenso
     Raises ValueError for a wrong shape or dtype, TypeError for no tensor.
 
     Source: the null space of the values is that of Brunner et al. 2020, "On Identifiability in
-    Transformers", arXiv:1908.04211, section 3; the walk is the gradient projection of linear
+    Transformers", arXiv:1908.04211; the walk is the gradient projection of linear
     programming. Derived in chapter 19_attention_is_not_explanation.
 
     >>> three = torch.tensor([[0.0], [1.0], [2.0]], dtype=torch.float64)  # on a line
