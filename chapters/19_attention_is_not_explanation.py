@@ -457,9 +457,10 @@ check("behind norms effects do not add", gap > 0.01)
 #
 # So **for a text longer than $d_v + 1$ tokens, a head's output never determines its weights**. How
 # far can one get? Having arrived at a wall, keep that weight at zero (one more equation) and go on.
-# Every wall costs one dimension, so the walk ends after at most $n - d_v - 1$ of them, where no
-# direction is left. There, at a corner of the set of all possible weights, at most $d_v + 1$
-# weights are above zero: the same output, from a handful of tokens.
+# Every wall costs one of the dimensions of {eq}`eq-attention-is-not-explanation-freedom`. There are no
+# more walls than these, and the walk ends where no direction is left. There, at a corner of the set
+# of all possible weights, at most $d_v + 1$ of them are above zero: the same output, from a handful
+# of tokens.
 #
 # $$
 # \#\{j : \alpha'_j > 0\} \;\le\; \operatorname{rank}[\,V \;\; \mathbf 1\,] \;\le\; d_v + 1 .
