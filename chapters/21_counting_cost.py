@@ -94,16 +94,17 @@ MiB = 2**20
 # C(m, k, n) = 2\,m\,k\,n .
 # $$ (def-counting-cost-product)
 #
-# From this one line, and from the list of a model's matrices, follow three numbers that people use
-# every day. $N$ are the parameters, and a model that reads $n$ tokens needs for each of them
+# From this one line, and from the list of a model's matrices, follow three rules that people use
+# every day. With $N$ parameters and $B$ sequences of $n$ tokens, the operations of a forward pass, the
+# operations of a step of training, and the bytes of such a step are
 #
 # $$
-# C_{\text{forward}} \approx 2N, \qquad C_{\text{training}} \approx 6N, \qquad
+# C_{\text{forward}} \approx 2N \cdot B n, \qquad C_{\text{training}} \approx 6N \cdot B n, \qquad
 # M_{\text{training}} = 16\,N + \text{activations} .
 # $$ (def-counting-cost-rules)
 #
-# Two of them are approximate, and one hides its larger part in a word. The derivation makes them
-# exact.
+# Two of them are approximate, and one hides what is often its larger part in a word. The derivation
+# makes them exact.
 #
 # | symbol | shape | meaning |
 # |---|---|---|
@@ -117,8 +118,8 @@ MiB = 2**20
 # | $P$ | a number | the most operations that a device can do in a second |
 # | $\beta$ | a number | the most bytes that its memory can deliver in a second |
 #
-# As before, $d$ are the features of a token, $h$ the heads, $V$ the words of the vocabulary, $n$ the
-# tokens of a sequence. {numref}`fig-counting-cost-parts` shows where official models have their
+# As before, $d$ are the features of a token, $h$ the heads, $d_h = d/h$ the features of one, $V$ the
+# words of the vocabulary, $n$ the tokens of a sequence. {numref}`fig-counting-cost-parts` shows where official models have their
 # parameters.
 
 # %% tags=["hide-input"]
@@ -491,7 +492,7 @@ total = sum(size for *_, size in kept) // 4
 #
 # Nothing here grows like $n^2$. A *composed* attention keeps its weights, $h n^2$ numbers a
 # sequence in place of the $hn$ log-sums; with dropout three times that, the softmax, the factors
-# drawn, and their product:
+# drawn, and their product. Dropout behind each of the two sublayers keeps factors too, $d$ a token:
 #
 # $$
 # \begin{aligned}
@@ -1113,6 +1114,8 @@ share = cost.mfu(156e12, "NVIDIA A100-SXM4-40GB", torch.bfloat16)
 check("half of an A100's peak is a utilisation of one half", share, 0.5)
 
 # %% [markdown]
+# ### Folklore, set right
+#
 # | Said | True | Source |
 # |---|---|---|
 # | training takes $6N$ operations a token | of matrix products without attention, with $N_\times$ for $N$; at $n = 6d$ it is twice as much | {eq}`eq-counting-cost-training`, {eq}`eq-counting-cost-crossover` |
