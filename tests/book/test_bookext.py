@@ -273,6 +273,7 @@ def test_captions_read_math_code_and_emphasis():
         ("of $a$, $b$; ($c$) “$d$”.", ["a,", "b;", "(c)", "“d”."]),
         ("$a$$b$.", ["b."]),
         ("$a$ and $b$-th (or so) $c$", []),
+        ("*a*, $b$, *c* ($d$ and *e* ($f$", ["b,", "(d", "(f"]),
     ],
 )
 def test_punctuation_stays_on_the_line_of_its_formula(text, parts):

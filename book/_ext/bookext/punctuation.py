@@ -17,7 +17,10 @@ CLOSES = re.compile(r"^[.,;:!?)\]”’…]+")
 
 
 def keep_together(document: nodes.Element) -> None:
-    """Put each inline formula and the punctuation that touches it into one part, `nobreak`."""
+    """Put each inline formula and the punctuation that touches it into one part, `nobreak`.
+
+    Texts are found by their place: two that read the same are equal to docutils.
+    """
     for formula in list(document.findall(nodes.math)):
         parent = formula.parent
         place = parent.index(formula)
@@ -28,14 +31,14 @@ def keep_together(document: nodes.Element) -> None:
         if not (opens or closes):
             continue
         whole = nodes.inline(classes=["nobreak"])
-        parent.replace(formula, whole)
+        parent[place] = whole
         if opens:
             whole += nodes.Text(opens[0])
-            parent.replace(before, nodes.Text(before[: opens.start()]))
+            parent[place - 1] = nodes.Text(before[: opens.start()])
         whole += formula
         if closes:
             whole += nodes.Text(closes[0])
-            parent.replace(after, nodes.Text(after[closes.end() :]))
+            parent[place + 1] = nodes.Text(after[closes.end() :])
 
 
 class KeepTogether(SphinxPostTransform):
