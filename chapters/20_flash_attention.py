@@ -1188,9 +1188,9 @@ show_figure(
 # %% [markdown]
 # ## Broken on purpose
 #
-# Four mistakes that are easily made in a tile. All of them live in the function below, which is right
-# as long as nothing is asked of it. Each of them gives numbers of a plausible size, and each passes on
-# *some* input.
+# Four mistakes that are easily made in a tile. Three live in the function below, which is right as long
+# as nothing is asked of it, and the fourth in the backward pass of step 4. Each of them gives numbers
+# of a plausible size, and each passes *some* test.
 
 
 # %%

@@ -202,8 +202,7 @@ CostCalculator(name="calculator")
 # The two do not count attention alike. A third of PaLM's $12\,L\,n\,d$ is the forward pass, $4\,L\,
 # n\,d$, and Kaplan's $2\,L\,n\,d$ is half of it. The whole table of logits has twice the pairs that a
 # causal mask leaves, so the smaller number fits a kernel that skips what is hidden, the larger one a
-# kernel that does not. We count the whole table, as torch does, and as
-# a kernel computes it that knows no mask.
+# kernel that does not. We count the whole table, as torch does.
 # :::
 
 # %% [markdown]
@@ -273,7 +272,8 @@ glue("cost-gpt2", f"{N:,}")
 # A map of one token is a product $(1 \times k)(k \times n)$, $2kn$ operations: two for each entry of
 # its matrix. So all maps together take two operations a token for each parameter *that stands in a
 # matrix which is multiplied*. Biases and norms are not, tables of words and places are looked up;
-# but the table of words is multiplied once more, as the output. Call the rest $N_\times$:
+# but the table of words is multiplied once more, as the output. Call the parameters that are
+# multiplied $N_\times$. For GPT-2 they are
 #
 # $$
 # N_\times = 12\,L\,d^2 + V d .
@@ -323,8 +323,9 @@ glue("cost-two-n", 2 * count(model) * B * n / forward)
 # \frac{\partial \ell}{\partial X} = G\, W^\top .
 # $$ (eq-counting-cost-backward)
 #
-# So the backward pass takes twice the forward pass, and both together three times it. From
-# $2N_\times$ follows the famous six:
+# So the backward pass takes twice the forward pass, and both together three times it. That holds for
+# the two products of attention as well, in which both factors need a gradient. From $2N_\times$
+# follows the famous six:
 #
 # $$
 # C_{\text{training}} = B\,n\,\big(6 N_\times + 12\,L\,n\,d\big) .
