@@ -644,6 +644,7 @@ sums = [
     for stack in (straight, checkpointed)
 ]
 check("without: L times A", sums[0], L * A)
+check("with: the inputs of L layers", sums[1], L * B * n * d)
 peaks = [
     peak_bytes(partial(backward, stack), x, device="cpu")
     for stack in (straight, checkpointed)
@@ -1024,9 +1025,9 @@ show_figure(
 # %% tags=["nbval-ignore-output"]
 source = torch.randn(2**23, device=device)  # 32 MiB
 target = torch.empty_like(source)
-side = 2048
+side = 4096  # 64 MiB, more than a cache of usual size
 matrix = torch.randn(side, side, device=device)
-rows = [1, 4, 16, 64, 256, 1024]
+rows = [1, 4, 16, 64, 256]
 products = [
     partial(torch.matmul, torch.randn(m, side, device=device), matrix)
     for m in rows
@@ -1078,11 +1079,12 @@ show_figure(
     name="fig-counting-cost-roofline",
     caption="The roofline of the machine that built this page, and products "
     f"of {rows[0]} to {rows[-1]:,} rows with a {side:,} × {side:,} matrix "
-    "in single precision. One "
-    "row, a step of decoding, lies near the slope; many, a prompt, at the roof.",
+    "in single precision. Few rows, a step of decoding, are far from the level "
+    "part, many, a prompt, reach it. A matrix that stays in a cache is read "
+    "faster than from memory, and its dot may lie above the slope.",
     alt="A line that rises with slope one and then is level, on logarithmic "
-    "axes. Dots for one row at the lower left near the slope, and for more "
-    "rows further to the right, up to the level part.",
+    "axes. Dots for few rows lie low at the left, those for more rows further "
+    "to the right, up to the level part.",
 )
 
 # %% [markdown]
@@ -1090,8 +1092,8 @@ show_figure(
 # product does {glue:text}`cost-roof-peak:.0f` · 10⁹ operations: the ridge of
 # {numref}`fig-counting-cost-roofline` is at {glue:text}`cost-roof-ridge:.0f` operations a byte. A
 # product of one row reaches {glue:text}`cost-roof-decode:.2f` of that speed. All three numbers are
-# the machine's, and vary from run to run; a matrix that fits into a cache may even lie above the
-# slope, which is drawn for memory. These figures were not measured on a GPU.
+# the machine's, and vary from run to run; the slope is drawn for memory, and a matrix that fits into
+# a cache may lie above it. These figures were not measured on a GPU.
 #
 # ### Utilisation
 #
