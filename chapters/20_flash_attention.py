@@ -715,12 +715,11 @@ show_figure(
     fig,
     name="fig-flash-attention-row",
     caption="One query on its way through twelve tiles. The maximum climbs in "
-    "steps, the logarithm "
-    "of the sum climbs steadily. The quotient $a/\\ell$ is attention over the "
-    "keys met so far; only "
-    "after the last tile is it the output.",
+    "steps, the logarithm of the sum with every tile. The quotient $a/\\ell$ is "
+    "attention over the keys met so far. Not every tile brings it nearer to the "
+    "output; after the last one it is there.",
     alt="Above, a staircase and a dashed curve, both rising. Below, a line "
-    "that falls, not always evenly, to zero at the twelfth tile.",
+    "that rises once and then falls to zero at the twelfth tile.",
 )
 check("the last logarithm is L", lse[-1], memory.tensors["L"])
 assert far[-1] < 1e-12 and min(far[:-1]) > 1e-6
