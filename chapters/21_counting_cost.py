@@ -1073,15 +1073,19 @@ ax.set(
     xlabel="operations for each byte",
     ylabel="10⁹ operations/s",
 )
+low, high = ax.get_ylim()
+ticks = [m * 10**k for k in range(-2, 7) for m in (1, 2, 5)]
+ticks = [t for t in ticks if low <= t <= high]
+ax.set_yticks(ticks, [f"{t:,g}" for t in ticks])
+ax.minorticks_off()
 ax.legend()
 show_figure(
     fig,
     name="fig-counting-cost-roofline",
     caption="The roofline of the machine that built this page, and products "
     f"of {rows[0]} to {rows[-1]:,} rows with a {side:,} × {side:,} matrix "
-    "in single precision. Few rows, a step of decoding, are far from the level "
-    "part, many, a prompt, reach it. A matrix that stays in a cache is read "
-    "faster than from memory, and its dot may lie above the slope.",
+    "in single precision. Few rows, a step of decoding, lie low on the left, "
+    "where memory is waited for; many, a prompt, reach the level part.",
     alt="A line that rises with slope one and then is level, on logarithmic "
     "axes. Dots for few rows lie low at the left, those for more rows further "
     "to the right, up to the level part.",
