@@ -1058,18 +1058,18 @@ check("eight and sixteen overlap", max(results[16]) > min(results[8]))
 # %%
 record = recorded("multi_head_depth")
 *setting, (_, text_sha256) = record["settings"].items()
-print(dict(setting), "· sha256", text_sha256[:16])
+print(dict(setting), f"\ntext: sha256 {text_sha256[:16]}")
 deep = {}
 for run in record["results"]["runs"]:
     arm = (run["layers"], run["learning_rate"])
     deep.setdefault(arm, {}).setdefault(run["heads"], []).append(run["loss"])
-print("layers, rate   " + "".join(f"{k:>8} heads " for k in head_counts))
+print("layers, rate" + "".join(f"{f'{k} heads':>14}" for k in head_counts))
 for arm, by_heads in deep.items():
     cells = [
-        f"{np.mean(by_heads[k]):.3f} ± {np.std(by_heads[k], ddof=1):.3f}"
+        f"{np.mean(by_heads[k]):.3f}±{np.std(by_heads[k], ddof=1):.3f}"
         for k in head_counts
     ]
-    print(f"{arm[0]}, {arm[1]:<9g}", "  ".join(cells))
+    print(f"{arm[0]}, {arm[1]:<9g}" + "".join(f"{c:>14}" for c in cells))
 one_block, two_blocks = deep[1, 5e-3], deep[2, 5e-3]
 for name, arm in [("one", one_block), ("two", two_blocks)]:
     means = {k: np.mean(arm[k]) for k in head_counts}
@@ -1220,7 +1220,7 @@ for seed in seeds:
     print(
         "        with one only   "
         f"{' '.join(f'{x:.3f}' for x in sorted(alone[-1]))}"
-        f"   with none {bare[-1]:.3f}"
+        f"\n        with none       {bare[-1]:.3f}"
     )
 lost, alone, bare = np.array(lost), np.array(alone), np.array(bare)
 glue("multi-head-lost-min", lost.min())

@@ -1291,7 +1291,8 @@ check(
 try:
     LearnedEncoding(length, 64)(torch.zeros(1, length + 1, 64))
 except ValueError as error:
-    print("a table of 32 rows, asked for 33 positions:", error)
+    print("a table of 32 rows, asked for 33 positions:")
+    print(error)
 
 # %% [markdown]
 # The same short windows that give {glue:text}`sinusoidal-restart:.2f` when they are counted from

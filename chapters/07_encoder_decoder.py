@@ -1640,7 +1640,7 @@ for name in ("all states", "no smoothing"):
 # %% tags=["hide-input"]
 fig, ax = plt.subplots(figsize=(4.8, 2.7))
 for y_, found in enumerate(exact_of.values()):
-    ax.plot(found, [y_] * len(found), "o", color=COLORS["query"], alpha=0.6)
+    ax.plot(found, [y_] * len(found), "o", color=COLORS["query"], alpha=0.85)
     ax.plot([found.mean()], [y_], "|", markersize=18, color=COLORS["key"])
 ax.set_yticks(range(len(exact_of)), list(exact_of))
 ax.invert_yaxis()

@@ -49,6 +49,7 @@ import itertools
 import lzma
 import math
 import tempfile
+import textwrap
 import zlib
 
 import matplotlib.pyplot as plt
@@ -1076,7 +1077,7 @@ written = greedy(loaded, ids, max_new_tokens=20)
 check("greedy tokens = the official ones", written, tokens, atol=0)
 texts = [tokenizer.decode(row) for row in (written[0], tokens[0])]
 check("text = the official text", texts[0] == texts[1])
-print(texts[0])
+print(textwrap.fill(texts[0], 80))
 with torch.no_grad():
     for layer in loaded.layers:
         layer.feed_forward.activation = "gelu"  # the exact form
@@ -1131,7 +1132,7 @@ held_out = consecutive_windows(
 )
 print(
     f"{len(text.train):,} training characters, {len(text.validation):,} held "
-    f"out, {V} different; sha256 {text.sha256[:16]}"
+    f"out,\n{V} different; sha256 {text.sha256[:16]}"
 )
 
 read, whole = (s.encode() for s in (text.train, text.train + text.validation))
@@ -1627,7 +1628,8 @@ labelled = rows(data.train, data.train_labels)
 judged = rows(data.validation, data.validation_labels)
 most = judged.labels.bincount().max().item() / len(judged)
 glue("gpt-tune-most", most)
-print(f"{len(labelled):,} examples, {len(judged)} held out: {data.names}")
+print(f"{len(labelled):,} examples, {len(judged)} held out, of")
+print(", ".join(data.names))
 print(f"the most frequent module alone: {most:.3f}")
 
 torch.manual_seed(0)

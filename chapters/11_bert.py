@@ -1306,6 +1306,7 @@ for column, negatives in enumerate(tasks.NEGATIVES):
     ax.plot(
         [column - 0.35, column + 0.35],
         [overlap[negatives]] * 2,
+        "-",
         color=COLORS["key"],
         linewidth=2.5,
         label="shared words" if column == 0 else None,

@@ -1010,7 +1010,7 @@ for row, name in enumerate(shown):
     color = COLORS[
         "output" if "labels" in name else "query" if "A" in name else "key"
     ]
-    ax.plot(results[name], [row] * seeds, "o", color=color, alpha=0.6)
+    ax.plot(results[name], [row] * seeds, "o", color=color, alpha=0.85)
     ax.plot(
         [results[name].mean()] * 2,
         [row - 0.35, row + 0.35],

@@ -1521,7 +1521,7 @@ for ax, way, title in zip(
             else "key"
         )
         ax.plot(
-            values, [place] * len(values), "o", color=COLORS[color], alpha=0.5
+            values, [place] * len(values), "o", color=COLORS[color], alpha=0.85
         )
         ax.plot(
             [np.mean(values)], [place], "|", color=COLORS[color], markersize=16

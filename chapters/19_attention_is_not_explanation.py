@@ -1196,7 +1196,7 @@ h = int(apart(new, old).argmax())
 axes[0].plot(old[h], "o-", color=COLORS["weights"], label="its own weights")
 axes[0].plot(new[h], "s--", color=COLORS["key"], label="others, same output")
 axes[0].set(xlabel="token of one text", ylabel="weight")
-axes[1].plot(lengths, distance, "o", color=COLORS["weights"], alpha=0.6)
+axes[1].plot(lengths, distance, "o", color=COLORS["weights"], alpha=0.85)
 axes[1].axvline(
     d_v + 1.5, color=COLORS["reference"], linewidth=1, linestyle=":"
 )

@@ -335,8 +335,7 @@ check("L is the logsumexp", L, torch.logsumexp(scores, -1))
 
 # %%
 def backward_in_tiles(Q, K, V, dO, O, L, B, C):
-    """All three gradients, tile by tile, from L and D alone. No row is "
-    "summed."""
+    """All three gradients, tile by tile, from L and D: no row of P is summed."""
     scale = 1 / math.sqrt(Q.shape[1])
     D = (dO * O).sum(-1, keepdim=True)
     dQ, dK, dV = (torch.zeros_like(x) for x in (Q, K, V))
@@ -404,20 +403,29 @@ with torch.no_grad():
 # It no longer depends on $d$, but on a size that *we* choose. In half precision, $b = 2$, it is $B$
 # operations a byte.
 #
-# How large may $B$ be? A program holds $q$, $a$, and tiles of $K$ and $V$, with $B = C$ four matrices of
-# $B \times d$; one tile of scores, $B \times B$; and $m$ and $\ell$. With $B \le d$ and $d \ge 2$ that is
-# $4Bd + B^2 + 2B \le 6Bd$ elements. So $B = \lfloor M / 6d \rfloor$ fits into a fast memory of $M$
-# elements. If $M \ge 6d$, rounding down halves at most: $B \ge M / 12d$. Put into
-# {eq}`eq-flash-attention-tiles`, with $\lceil n/B \rceil \le n/B + 1$ and $n \le nd$,
+# How large may $B$ be? While a tile of queries is worked on, the fast memory holds that tile and $a$,
+# two matrices of $B \times d$; a tile of $K$ and one of $V$, of $C \times d$ each; one tile of scores,
+# $B \times C$; and $m$ and $\ell$. Take the smaller of $B$ and $d$ for $C$. With $d \ge 2$ it is
+#
+# $$
+# 2Bd + 2Cd + BC + 2B \;\le\; 2Bd + 2Bd + Bd + Bd = 6Bd
+# $$ (eq-flash-attention-held)
+#
+# elements at most. So $B = \lfloor M / 6d \rfloor$ fits into a fast memory of $M$ elements. If
+# $M \ge 6d$, rounding down halves at most: $B \ge M / 12d$. Put into {eq}`eq-flash-attention-tiles`
+# for $n_q = n_k = n$, with $\lceil n/B \rceil \le n/B + 1$ and $n \le nd$,
 #
 # $$
 # \text{moved} \;\le\; 2nd + n + 2nd \Big( \frac{12\, n d}{M} + 1 \Big)
 # \;\le\; \frac{24\, n^2 d^2}{M} + 5\, nd .
 # $$ (eq-flash-attention-bound)
 #
-# That is the $\Theta(n^2 d^2 / M)$ of {cite:t}`dao2022` (§3.2, theorem 2), against $\Theta(nd + n^2)$ for
-# the table. Since $d^2$ is far below $M$ on real hardware, it is much less; and it is still quadratic
-# in $n$. Their proposition 3 adds that no exact algorithm does better for *all* sizes $M$.
+# Nor can another $B$ do much better: the tile of queries and $a$ alone need $2Bd \le M$, so at least
+# $2 n^2 d / B \ge 4\, n^2 d^2 / M$ elements move. As long as $M \le nd$, the term $5nd$ is at most
+# $5\, n^2 d^2 / M$, and both bounds together are the
+# $\Theta(n^2 d^2 / M)$ of {cite:t}`dao2022` (§3.2, theorem 2), against $\Theta(nd + n^2)$ for the
+# table. Where $d^2$ is far below $M$, it is much less; and it is still quadratic in $n$. Their
+# proposition 3 adds that no exact algorithm does better for *all* sizes $M$.
 
 # %%
 print("  n_q  n_k   d    B    C      moved   table moves")
@@ -427,6 +435,7 @@ for n_q, n_k, d, B, C in [
     (101, 53, 8, 16, 16),
     (101, 53, 8, 7, 32),
     (30, 200, 4, 64, 64),
+    (64, 64, 64, 8, 8),
 ]:
     Q, K, V = inputs(n_q, n_k, d)
     memory = memory_of(Q, K, V)
@@ -451,24 +460,25 @@ for B in (64, 128):
         "eq-flash-attention-tile-intensity", got / (2 * B / b), 1.0, atol=1e-3
     )
 
-d, held = 16, []
-for M in (100, 200, 400, 800, 1536):  # up to 6 d², where B = d
+d, held, bounded = 16, [], []
+for M in (100, 200, 400, 800, 1536, 3100):  # B from 1 to 2 d
     B = M // (6 * d)
+    C = min(B, d)
+    held.append(2 * B * d + 2 * C * d + B * C + 2 * B <= 6 * B * d <= M)
     for n in (64, 160):
         memory = memory_of(*inputs(n, n, d))
-        for _ in in_tiles(memory, B, B):
+        for _ in in_tiles(memory, B, C):
             pass
-        inside = 4 * B * d + B * B + 2 * B
-        held.append(
-            inside <= M and memory.moved <= 24 * n * n * d * d / M + 5 * n * d
-        )
-check("eq-flash-attention-bound", all(held))
+        unit = n * n * d * d / M
+        bounded.append(4 * unit <= memory.moved <= 24 * unit + 5 * n * d)
+check("eq-flash-attention-held", all(held))
+check("eq-flash-attention-bound", all(bounded))
 
 # %% [markdown]
-# The first rows show a thing that is easily missed: with *small* tiles and short vectors the tiled
-# version can move as much as the table. What makes it worthwhile is $B \gg d/2$ or so, and a fast
-# memory that holds it. {numref}`fig-flash-attention-traffic` has the count for a longer
-# text.
+# The last row shows a thing that is easily missed: with tiles that are *small* against $d$ the tiled
+# version moves more than the table. Compare $2 n^2 d / B$ with the table's $4 n^2$: what makes it
+# worthwhile is $B \gg d/2$, and a fast memory that holds it. {numref}`fig-flash-attention-traffic` has
+# the count for a longer text.
 
 # %% tags=["hide-input"]
 n, d = 1024, 64
@@ -667,15 +677,18 @@ check("by hand", torch.tensor(output, dtype=double)[:, None], want)
 # %% [markdown]
 # In the second tile query 1 meets a score of 6, and its old sums shrink by $e^{2-6}$: what looked
 # large was small. Query 0 sees less of a change.
-# {numref}`fig-flash-attention-row` below follows one query for longer. Step through a larger example yourself. Choose the
-# size of the tiles and whether the future is hidden. The table says what is loaded, what the chosen
-# query carries, and how much has moved.
+# {numref}`fig-flash-attention-row` below follows one query for longer.
+#
+# Step through a larger example yourself. Choose the size of the tiles and whether the future is
+# hidden. The picture shows which tiles are loaded, the table what each query of the tile carries, and
+# the line below how much has moved.
 
 # %%
 TileStepper(n=12, d=4, sizes=(2, 3, 4, 6), name="tile-stepper")
 
 # %% tags=["hide-input"]
-Q, K, V = inputs(4, 96, 16)
+draw = torch.Generator().manual_seed(0)
+Q, K, V = (torch.randn(n, 16, generator=draw, dtype=double) for n in (4, 96, 96))
 Q = 2 * Q
 memory = memory_of(Q, K, V)
 steps = list(in_tiles(memory, 4, 8))
@@ -702,15 +715,16 @@ show_figure(
     fig,
     name="fig-flash-attention-row",
     caption="One query on its way through twelve tiles. The maximum climbs in "
-    "steps, the logarithm "
-    "of the sum climbs steadily. The quotient $a/\\ell$ is attention over the "
-    "keys met so far; only "
-    "after the last tile is it the output.",
+    "steps, the logarithm of the sum with every tile. The quotient $a/\\ell$ is "
+    "attention over the keys met so far. Not every tile brings it nearer to the "
+    "output; after the last one it is there.",
     alt="Above, a staircase and a dashed curve, both rising. Below, a line "
-    "that falls from nearly two to exactly zero at the twelfth tile.",
+    "that rises once and then falls to zero at the twelfth tile.",
 )
 check("the last logarithm is L", lse[-1], memory.tensors["L"])
 assert far[-1] < 1e-12 and min(far[:-1]) > 1e-6
+largest = torch.stack([t.maximum[0] for t in steps])
+assert (largest.diff() > 0).sum() > 2  # a staircase
 
 # %% [markdown]
 # ## The library function
@@ -751,7 +765,7 @@ assert far[-1] < 1e-12 and min(far[:-1]) > 1e-6
 # ```{lib-source} lib.flash_attention.flash_attention
 # ```
 #
-# Now the proof that it is the same function. In the interpreter tiles are small (32 × 16), so that
+# Now the test that it is the same function. In the interpreter tiles are small (32 × 16), so that
 # short texts have many. We try both alignments, with more keys than queries and the other way round,
 # and head widths that are no powers of two.
 
@@ -809,9 +823,10 @@ for n_q, n_k, d, causal in [
 
 # %% [markdown]
 # **What was run, and what was not.** No GPU was lent to us when this chapter was written. On a CPU the
-# interpreter proved the arithmetic, tile for tile. Triton's compiler also translated every kernel, with
-# every size of tile, for a Hopper GPU, and its output uses that GPU's matrix instructions. But the
-# kernel **was not run on a GPU**, and no speed was measured. The time that the interpreter takes means
+# interpreter checks the arithmetic, tile for tile, here and in the tests of `lib`. Once, when the kernel
+# was written, Triton's compiler also translated it, with every size of tile, for a Hopper GPU, and its
+# output used that GPU's matrix instructions; this page does not repeat it. But the kernel **was not run
+# on a GPU**, and no speed was measured. The time that the interpreter takes means
 # nothing, so we don't print it. Where there is a GPU, this chapter runs the same checks on it, and
 #
 # ```
@@ -1152,8 +1167,11 @@ axes[1].set(title="peak of a step", ylabel="MiB")
 for ax, ns in zip(axes, [small, long], strict=True):
     ax.set(xscale="log", yscale="log", xlabel="length $n$")
     ax.set_xticks(ns, [str(n) for n in ns])
+    ax.margins(y=0.25)  # room for the legend
+    ax.legend(fontsize=9, loc="upper left")
+axes[0].set_yticks([50, 100, 200, 400], ["50", "100", "200", "400"])
+for ax in axes:
     ax.minorticks_off()
-    ax.legend(fontsize=9)
 show_figure(
     fig,
     name="fig-flash-attention-memory",
@@ -1161,9 +1179,9 @@ show_figure(
     "autograd keeps for the "
     "backward pass, with our kernel and with the formula. Right: the peak of "
     "forward and backward.",
-    alt="Two log-log charts over the length. Left, the formula's line starts "
-    "at that of flash and ends well above it. Right, the formula's line is "
-    "about twice as steep as that of the fused kernel.",
+    alt="Two log-log charts over the length. Left, the two lines cross near "
+    "n = 64, and the formula's ends well above that of flash. Right, the "
+    "formula's line is about twice as steep as that of the fused kernel.",
 )
 
 # %% [markdown]
@@ -1176,9 +1194,9 @@ show_figure(
 # %% [markdown]
 # ## Broken on purpose
 #
-# Four mistakes that are easily made in a tile. All of them live in the function below, which is right
-# as long as nothing is asked of it. Each of them gives numbers of a plausible size, and each passes on
-# *some* input.
+# Four mistakes that are easily made in a tile. Three live in the function below, which is right as long
+# as nothing is asked of it, and the fourth in the backward pass of step 4. Each of them gives numbers
+# of a plausible size, and each passes *some* test.
 
 
 # %%
@@ -1593,8 +1611,8 @@ grade("ex-flash_attention-backward", tile_backward)
 #   only {eq}`eq-flash-attention-limits`.
 # - It is exact, does more arithmetic than the formula, keeps memory linear in $n$, and stays quadratic in
 #   time.
-# - Our kernel is proven equal to the formula in Triton's interpreter, and is compiled for a Hopper GPU.
-#   Its speed on one was not measured here.
+# - Our kernel agrees with the formula in Triton's interpreter, up to rounding. It was not run on a GPU
+#   here, and its speed on one was not measured.
 #
 # ## Sources
 #

@@ -94,16 +94,17 @@ MiB = 2**20
 # C(m, k, n) = 2\,m\,k\,n .
 # $$ (def-counting-cost-product)
 #
-# From this one line, and from the list of a model's matrices, follow three numbers that people use
-# every day. $N$ are the parameters, and a model that reads $n$ tokens needs for each of them
+# From this one line, and from the list of a model's matrices, follow three rules that people use
+# every day. With $N$ parameters and $B$ sequences of $n$ tokens, the operations of a forward pass, the
+# operations of a step of training, and the bytes of such a step are
 #
 # $$
-# C_{\text{forward}} \approx 2N, \qquad C_{\text{training}} \approx 6N, \qquad
+# C_{\text{forward}} \approx 2N \cdot B n, \qquad C_{\text{training}} \approx 6N \cdot B n, \qquad
 # M_{\text{training}} = 16\,N + \text{activations} .
 # $$ (def-counting-cost-rules)
 #
-# Two of them are approximate, and one hides its larger part in a word. The derivation makes them
-# exact.
+# Two of them are approximate, and one hides what is often its larger part in a word. The derivation
+# makes them exact.
 #
 # | symbol | shape | meaning |
 # |---|---|---|
@@ -117,8 +118,8 @@ MiB = 2**20
 # | $P$ | a number | the most operations that a device can do in a second |
 # | $\beta$ | a number | the most bytes that its memory can deliver in a second |
 #
-# As before, $d$ are the features of a token, $h$ the heads, $V$ the words of the vocabulary, $n$ the
-# tokens of a sequence. {numref}`fig-counting-cost-parts` shows where official models have their
+# As before, $d$ are the features of a token, $h$ the heads, $d_h = d/h$ the features of one, $V$ the
+# words of the vocabulary, $n$ the tokens of a sequence. {numref}`fig-counting-cost-parts` shows where official models have their
 # parameters.
 
 # %% tags=["hide-input"]
@@ -201,8 +202,7 @@ CostCalculator(name="calculator")
 # The two do not count attention alike. A third of PaLM's $12\,L\,n\,d$ is the forward pass, $4\,L\,
 # n\,d$, and Kaplan's $2\,L\,n\,d$ is half of it. The whole table of logits has twice the pairs that a
 # causal mask leaves, so the smaller number fits a kernel that skips what is hidden, the larger one a
-# kernel that does not. We count the whole table, as torch does, and as
-# a kernel computes it that knows no mask.
+# kernel that does not. We count the whole table, as torch does.
 # :::
 
 # %% [markdown]
@@ -272,7 +272,8 @@ glue("cost-gpt2", f"{N:,}")
 # A map of one token is a product $(1 \times k)(k \times n)$, $2kn$ operations: two for each entry of
 # its matrix. So all maps together take two operations a token for each parameter *that stands in a
 # matrix which is multiplied*. Biases and norms are not, tables of words and places are looked up;
-# but the table of words is multiplied once more, as the output. Call the rest $N_\times$:
+# but the table of words is multiplied once more, as the output. Call the parameters that are
+# multiplied $N_\times$. For GPT-2 they are
 #
 # $$
 # N_\times = 12\,L\,d^2 + V d .
@@ -322,8 +323,9 @@ glue("cost-two-n", 2 * count(model) * B * n / forward)
 # \frac{\partial \ell}{\partial X} = G\, W^\top .
 # $$ (eq-counting-cost-backward)
 #
-# So the backward pass takes twice the forward pass, and both together three times it. From
-# $2N_\times$ follows the famous six:
+# So the backward pass takes twice the forward pass, and both together three times it. That holds for
+# the two products of attention as well, in which both factors need a gradient. From $2N_\times$
+# follows the famous six:
 #
 # $$
 # C_{\text{training}} = B\,n\,\big(6 N_\times + 12\,L\,n\,d\big) .
@@ -491,7 +493,7 @@ total = sum(size for *_, size in kept) // 4
 #
 # Nothing here grows like $n^2$. A *composed* attention keeps its weights, $h n^2$ numbers a
 # sequence in place of the $hn$ log-sums; with dropout three times that, the softmax, the factors
-# drawn, and their product:
+# drawn, and their product. Dropout behind each of the two sublayers keeps factors too, $d$ a token:
 #
 # $$
 # \begin{aligned}
@@ -642,6 +644,7 @@ sums = [
     for stack in (straight, checkpointed)
 ]
 check("without: L times A", sums[0], L * A)
+check("with: the inputs of L layers", sums[1], L * B * n * d)
 peaks = [
     peak_bytes(partial(backward, stack), x, device="cpu")
     for stack in (straight, checkpointed)
@@ -1022,9 +1025,9 @@ show_figure(
 # %% tags=["nbval-ignore-output"]
 source = torch.randn(2**23, device=device)  # 32 MiB
 target = torch.empty_like(source)
-side = 2048
+side = 4096  # 64 MiB, more than a cache of usual size
 matrix = torch.randn(side, side, device=device)
-rows = [1, 4, 16, 64, 256, 1024]
+rows = [1, 4, 16, 64, 256]
 products = [
     partial(torch.matmul, torch.randn(m, side, device=device), matrix)
     for m in rows
@@ -1070,17 +1073,22 @@ ax.set(
     xlabel="operations for each byte",
     ylabel="10⁹ operations/s",
 )
+low, high = ax.get_ylim()
+ticks = [m * 10**k for k in range(-2, 7) for m in (1, 2, 5)]
+ticks = [t for t in ticks if low <= t <= high]
+ax.set_yticks(ticks, [f"{t:,g}" for t in ticks])
+ax.minorticks_off()
 ax.legend()
 show_figure(
     fig,
     name="fig-counting-cost-roofline",
     caption="The roofline of the machine that built this page, and products "
     f"of {rows[0]} to {rows[-1]:,} rows with a {side:,} × {side:,} matrix "
-    "in single precision. One "
-    "row, a step of decoding, lies near the slope; many, a prompt, at the roof.",
+    "in single precision. Few rows, a step of decoding, lie low on the left, "
+    "where memory is waited for; many, a prompt, reach the level part.",
     alt="A line that rises with slope one and then is level, on logarithmic "
-    "axes. Dots for one row at the lower left near the slope, and for more "
-    "rows further to the right, up to the level part.",
+    "axes. Dots for few rows lie low at the left, those for more rows further "
+    "to the right, up to the level part.",
 )
 
 # %% [markdown]
@@ -1088,8 +1096,8 @@ show_figure(
 # product does {glue:text}`cost-roof-peak:.0f` · 10⁹ operations: the ridge of
 # {numref}`fig-counting-cost-roofline` is at {glue:text}`cost-roof-ridge:.0f` operations a byte. A
 # product of one row reaches {glue:text}`cost-roof-decode:.2f` of that speed. All three numbers are
-# the machine's, and vary from run to run; a matrix that fits into a cache may even lie above the
-# slope, which is drawn for memory. These figures were not measured on a GPU.
+# the machine's, and vary from run to run; the slope is drawn for memory, and a matrix that fits into
+# a cache may lie above it. These figures were not measured on a GPU.
 #
 # ### Utilisation
 #
@@ -1113,6 +1121,8 @@ share = cost.mfu(156e12, "NVIDIA A100-SXM4-40GB", torch.bfloat16)
 check("half of an A100's peak is a utilisation of one half", share, 0.5)
 
 # %% [markdown]
+# ### Folklore, set right
+#
 # | Said | True | Source |
 # |---|---|---|
 # | training takes $6N$ operations a token | of matrix products without attention, with $N_\times$ for $N$; at $n = 6d$ it is twice as much | {eq}`eq-counting-cost-training`, {eq}`eq-counting-cost-crossover` |

@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import tempfile
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,17 +65,16 @@ def record(
 
 
 def recorded(name: str, *, folder: Path | None = None) -> dict[str, Any]:
-    """Read `book/experiments/NAME.json`, print two lines that say where it is from, return it.
+    """Read `book/experiments/NAME.json`, print in a few lines where it is from, return it.
 
     They are the same in every run. RecordError, in one line, if the file is missing, is no JSON
     object, or a field of `FIELDS` is missing, of another type, or empty.
     """
     content = _read((FOLDER if folder is None else folder) / f"{name}.json")
     minutes = content["seconds"] / 60
-    print(
-        f"recorded {content['date']}, in {minutes:.0f} minutes, on {content['hardware']},\n"
-        f"torch {content['torch']}, by `{content['command']}`"
-    )
+    where = f"recorded {content['date']}, in {minutes:.0f} minutes, on {content['hardware']},"
+    print(textwrap.fill(where, 80))  # as wide as the code of a page
+    print(f"torch {content['torch']}, by `{content['command']}`")
     return content
 
 

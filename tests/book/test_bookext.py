@@ -19,6 +19,7 @@ from book._ext.bookext import ahead, citations, config, export, libsource, numbe
 from book._ext.bookext.book import Planned, Repository, chapter_number, minutes, notebook_path
 from book._ext.bookext.dependencies import chapter_state, dependencies
 from book._ext.bookext.inline import parse_inline
+from book._ext.bookext.punctuation import keep_together
 
 ROOT = Path(__file__).parents[2]
 
@@ -264,6 +265,25 @@ def test_captions_read_math_code_and_emphasis():
         (nodes.literal, "1"),
         (nodes.Text, ": see"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("of $a$, $b$; ($c$) “$d$”.", ["a,", "b;", "(c)", "“d”."]),
+        ("$a$$b$.", ["b."]),
+        ("$a$ and $b$-th (or so) $c$", []),
+        ("*a*, $b$, *c* ($d$ and *e* ($f$", ["b,", "(d", "(f"]),
+    ],
+)
+def test_punctuation_stays_on_the_line_of_its_formula(text, parts):
+    paragraph = nodes.paragraph("", "", *parse_inline(text))
+    before = paragraph.astext()
+    keep_together(paragraph)
+    assert [part.astext() for part in paragraph.findall(nodes.inline)] == parts
+    assert all(part["classes"] == ["nobreak"] for part in paragraph.findall(nodes.inline))
+    assert paragraph.astext() == before
+    assert len(list(paragraph.findall(nodes.math))) == text.count("$") // 2
 
 
 def test_a_lone_dollar_or_star_stays():

@@ -26,6 +26,7 @@ pytestmark = [pytest.mark.book, pytest.mark.browser]
 
 CHAPTER = f"{CHAPTERS[0]}.html"
 FIRST_LOAD = 1_000_000  # bytes, gzipped
+BACK_MATTER_TABLES = ("notation", "benchmarks", "cards")
 
 # Text outside code in which TeX stayed as it was written, as when a line of a formula begins
 # with a sign that Markdown takes for a list.
@@ -126,6 +127,36 @@ def test_on_a_wide_screen_only_what_scrolls_is_a_stop_of_the_tab_key(day):
           .map(e => e.outerHTML.slice(0, 90))"""
     )
     assert stops == []
+
+
+def test_the_code_of_lib_needs_no_scrolling_on_a_laptop(day):
+    page, tab, _ = day
+    over = tab.evaluate(
+        "[...document.querySelectorAll('.lib-source pre')].map(e => e.scrollWidth - e.clientWidth)"
+    )
+    assert bool(over) == page.startswith("chapters/")
+    assert max(over, default=0) <= 1
+
+
+def test_the_tables_of_the_back_matter_need_no_scrolling_on_a_phone(day, resized):
+    page, tab, _ = day
+    resized(360)
+    over = tab.evaluate(
+        """[...document.querySelectorAll('table:is(.notation, .benchmarks, .model-cards)')]
+          .map(e => e.scrollWidth - e.parentElement.clientWidth)"""
+    )
+    assert bool(over) == (page in {f"book/{name}.html" for name in BACK_MATTER_TABLES})
+    assert max(over, default=0) <= 1
+
+
+def test_no_line_begins_with_the_full_stop_of_a_formula(day, resized):
+    page, tab, _ = day
+    resized(360)
+    lines = tab.evaluate(
+        "[...document.querySelectorAll('p .nobreak')].map(e => e.getClientRects().length)"
+    )
+    assert bool(lines) or not page.startswith("chapters/")
+    assert max(lines, default=0) <= 1
 
 
 def test_every_formula_is_typeset(day):

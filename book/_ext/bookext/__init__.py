@@ -18,6 +18,7 @@ benchmarks  `{benchmarks}`: what `make bench` measured; what a chapter takes on 
 records     the files that hold it, read and written
 component   `{component}`: a component of lib on a page that is not executed
 citations   author-year labels, each source linked to its DOI or arXiv page
+punctuation what touches a formula stays on its line
 theme       the theme mended: icons, accessibility, no request to anyone else
 export      the executed notebooks, in plain Markdown, for download and Colab
 """
@@ -45,6 +46,7 @@ from . import (
     notation,
     numbering,
     outputs,
+    punctuation,
     theme,
 )
 
@@ -65,6 +67,7 @@ MODULES = (
     benchmarks,
     component,
     citations,
+    punctuation,
     theme,
     export,
 )

@@ -234,7 +234,10 @@ class ModelCards(SphinxDirective):
         root = Path(self.env.app.srcdir)
         for path in (CARDS, PARITY, *(card.path for card in read_cards(root).values())):
             self.env.note_dependency(path)
-        return self.parse_text_to_nodes(cards_text(root, self.env.found_docs))
+        parts = self.parse_text_to_nodes(cards_text(root, self.env.found_docs))
+        for table in (table for part in parts for table in part.findall(nodes.table)):
+            table["classes"].append("model-cards")
+        return parts
 
 
 def setup(app: Sphinx) -> None:
