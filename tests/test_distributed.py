@@ -225,6 +225,7 @@ class TestMixedPrecisionAndCompile:
 
     def test_compiled_blocks_within_rounding(self):
         def run(rank):
+            warnings.filterwarnings("ignore", r"The \.grad attribute", UserWarning)
             graphs = []
 
             def backend(graph, inputs):  # C++ is not what is tested here, and takes seconds
