@@ -1511,9 +1511,9 @@ show_figure(
 # c_s = \sum_{j=1}^{n} a_{sj}\, h_j , \qquad a_{s1} + \dots + a_{sn} = 1 ,
 # $$ (def-from-recurrence-context)
 #
-# with weights computed from the decoder's state and each $h_j$. That was the first attention. The
-# recurrence was still there, below it. Three years later {cite:t}`vaswani2017` left the recurrence
-# out.
+# with weights computed from the decoder's state and each $h_j$. With it attention came into
+# translation. The recurrence was still there, below it. Three years later {cite:t}`vaswani2017` left
+# the recurrence out.
 
 # %%
 n, m, d = 12, 5, 4
@@ -2391,5 +2391,5 @@ grade("ex-from_recurrence-clip", clip)
 # - {cite:t}`waibel1989`: convolution over time, for speech. {cite:t}`oord2016`, §2.1: causal and
 #   dilated convolutions.
 # - {cite:t}`sutskever2014` and {cite:t}`cho2014`: encoder and decoder, one vector between them.
-#   {cite:t}`bahdanau2015`, §3: a context for each target word, the first attention.
+#   {cite:t}`bahdanau2015`, §3: a context for each target word, the first attention in translation.
 # - {cite:t}`vaswani2017`, §4 and Table 1: path lengths and costs compared; Table 2: training costs.

@@ -2484,8 +2484,8 @@ grade("ex-attention-merge", merge)
 #   suspicion about gradients.
 # - {cite:t}`bahdanau2015`, §3.1: attention as a learned alignment, with an additive score.
 #   {cite:t}`luong2015`, §3.1: the dot product as a score, without a factor.
-# - {cite:t}`nadaraya1964,watson1964`: the kernel smoother. {cite:t}`tsai2019`, §2: attention read
-#   as one.
+# - {cite:t}`nadaraya1964,watson1964`: the kernel smoother. {cite:t}`tsai2019`: attention read as
+#   one.
 # - {cite:t}`milakov2018`, §3: the online normaliser. {cite:t}`rabe2021`, §2: attention with it,
 #   in constant memory a query. {cite:t}`dao2022`, §3.1 and Appendix B: tiles, and the backward
 #   pass with $D = \operatorname{rowsum}(\mathrm{d}O \circ O)$.

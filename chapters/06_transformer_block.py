@@ -636,7 +636,7 @@ for k, size in by_length.items():
 # ### Step 6. Variance along the residual stream
 #
 # How large is a token after $l$ blocks, before any training? Let its features have variance $v$,
-# and look at what a branch adds. The model is that of {cite:t}`xiong2020` (§3): Xavier's weights,
+# and look at what a branch adds. The model is that of {cite:t}`xiong2020` (§3.3): Xavier's weights,
 # $\operatorname{Var}(W) = 2/(n_\text{in} + n_\text{out})$, biases zero, ReLU, and query and key
 # matrices zero, so that attention is a plain mean over tokens.
 #
@@ -1194,7 +1194,7 @@ show_figure(
 #
 # :::{admonition} The paper says
 # :class: paper
-# {cite:t}`xiong2020` (§3, theorem 1): at initialisation, and if the lengths of the tokens are
+# {cite:t}`xiong2020` (§3.3, theorem 1): at initialisation, and if the lengths of the tokens are
 # concentrated around their means, the gradient of the last feed-forward matrix is, with high
 # probability, at most of the order $d\sqrt{\ln d}$ in post-norm, and $d\sqrt{\ln d / L}$ in
 # pre-norm. From this the paper concludes that post-norm needs warm-up, for its gradients near the
@@ -2309,7 +2309,7 @@ grade("ex-transformer_block-dropout", drop)
 # - {cite:t}`ba2016`, §3: layer normalisation; §5.1: its invariances.
 # - {cite:t}`zhang2019`: RMSNorm.
 # - {cite:t}`he2016`: residual learning. {cite:t}`veit2016`: a residual network as a collection of paths.
-# - {cite:t}`wang2019`: deep translation models with pre-norm. {cite:t}`xiong2020`, §3: the two orders at
+# - {cite:t}`wang2019`: deep translation models with pre-norm. {cite:t}`xiong2020`, §3.3: the two orders at
 #   initialisation, theorem 1.
 # - {cite:t}`dong2021`: without sums and feed-forward layers, attention makes all tokens equal.
 # - {cite:t}`geva2021`: feed-forward layers as key–value memories.

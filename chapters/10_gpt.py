@@ -774,7 +774,7 @@ check("hot is uniform", (z / 1e9).softmax(-1), 1 / 9, atol=1e-8)
 # place. Each has next to no probability. Together they have some, and a text of a few hundred
 # tokens is sure to fall in. Once a wrong token stands there, the model must go on from it.
 #
-# **Top-k** keeps the $k$ most probable tokens {cite}`fan2018` (§5). **Top-p** keeps the *nucleus*
+# **Top-k** keeps the $k$ most probable tokens {cite}`fan2018` (§5.4). **Top-p** keeps the *nucleus*
 # {cite}`holtzman2020` (§3.1): the smallest set $S$ whose probability reaches a share $\tau$,
 #
 # $$
@@ -2229,5 +2229,5 @@ grade("ex-gpt-write", continue_greedily)
 #   ablation.
 # - {cite:t}`radford2019`, §2.3: norms, residual scaling, context.
 # - {cite:t}`holtzman2020`, §3.1: nucleus sampling; repetition, and what people write.
-# - {cite:t}`fan2018`, §5: top-k sampling.
+# - {cite:t}`fan2018`, §5.4: top-k sampling.
 # - {cite:t}`vaswani2017`, §3.1 to 3.4: the decoder's masked attention, and the shared words.

@@ -1939,7 +1939,7 @@ grade("ex-vision_transformer-head", queries_and_keys)
 #
 # - {cite:t}`dosovitskiy2021`, §3.1: the model, equations 1 to 4, and what it assumes; §3.2: fine-tuning
 #   and interpolation at higher resolution; §4.3: size of the pre-training data; §4.5 and Figure 7:
-#   filters, similarity of positions, distance of attention. Appendix D compares ways of telling
+#   filters, similarity of positions, distance of attention. Appendix D.4 compares ways of telling
 #   positions: all that tell them do about alike, and none at all is clearly worse.
 # - {cite:t}`cordonnier2019`: attention with enough heads can express any convolution, by the quadratic
 #   encoding of step 7. (The paper adds a term for relative positions to the scores; that absolute

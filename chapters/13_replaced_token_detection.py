@@ -1611,5 +1611,5 @@ grade("ex-replaced_token_detection-floor", floor)
 #   the choice of $\lambda$; Appendix F: adversarial training.
 # - {cite:t}`devlin2019`, §3.1: masked language modelling.
 # - {cite:t}`gutmann2010`: noise-contrastive estimation. {cite:t}`goodfellow2014`: GANs.
-# - {cite:t}`maddison2014`, §2: the Gumbel-max trick, and its history.
+# - {cite:t}`maddison2014`: the Gumbel-max trick, and what grew out of it.
 # - {cite:t}`trockman2023`, abstract: query and key maps that begin with a product near the identity.

@@ -555,7 +555,7 @@ print(f"E[e²] / (Δ²/12) of {len(x):,} uniform numbers: {ratio:.4f}")
 # Nothing was approximated. $\Delta^2/12$ is right if $\varphi$ vanishes at all multiples, but for 0, of
 # $2\pi/\Delta$, and nearly right if it is small there: if the density of $x$ does not change much from
 # one step to the next. For normal numbers of standard deviation $\sigma$, $\varphi(t) =
-# e^{-\sigma^2 t^2/2}$, and the first term of the sum is
+# e^{-\sigma^2 t^2/2}$, and with the first term of the sum
 #
 # $$
 # \frac{\mathbb{E}[e^2]}{\Delta^2/12} = 1 - \frac{12}{\pi^2}\, e^{-2\pi^2 \sigma^2/\Delta^2} + \dots

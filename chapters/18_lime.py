@@ -803,7 +803,7 @@ show_figure(
 # $$ (eq-lime-sandwich)
 #
 # Three things follow. The spread falls as $1/\sqrt{m}$, and no faster. It grows with what the line
-# leaves over, so a low $R^2$ and an unstable explanation come together. And weights that are
+# leaves over, so a low $R^2$ and an unstable explanation tend to come together. And weights that are
 # uneven cost samples: about as many equal ones as
 #
 # $$
@@ -1512,7 +1512,7 @@ check(
 )
 
 # %% [markdown]
-# **All six are true of the model, and not equally so.** A random order lets the logit fall by
+# **All six do better than chance, and not equally well.** A random order lets the logit fall by
 # {glue:text}`lime-fall-random:.2f` on average, LIME's by {glue:text}`lime-fall-lime:.2f`,
 # Shapley's by {glue:text}`lime-fall-shapley:.2f`, and the greedy order by
 # {glue:text}`lime-fall-greedy:.2f` ({numref}`fig-lime-faithful`). Sentence by sentence, Shapley's

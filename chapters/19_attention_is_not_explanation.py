@@ -457,9 +457,10 @@ check("behind norms effects do not add", gap > 0.01)
 #
 # So **for a text longer than $d_v + 1$ tokens, a head's output never determines its weights**. How
 # far can one get? Having arrived at a wall, keep that weight at zero (one more equation) and go on.
-# Every wall costs one dimension, so the walk ends after at most $n - d_v - 1$ of them, where no
-# direction is left. There, at a corner of the set of all possible weights, at most $d_v + 1$
-# weights are above zero: the same output, from a handful of tokens.
+# Every wall costs one of the dimensions of {eq}`eq-attention-is-not-explanation-freedom`. There are no
+# more walls than these, and the walk ends where no direction is left. There, at a corner of the set
+# of all possible weights, at most $d_v + 1$ of them are above zero: the same output, from a handful
+# of tokens.
 #
 # $$
 # \#\{j : \alpha'_j > 0\} \;\le\; \operatorname{rank}[\,V \;\; \mathbf 1\,] \;\le\; d_v + 1 .
@@ -520,7 +521,7 @@ for short in (d_v + 1, d_v + 2):
 #
 # :::{admonition} The paper says
 # :class: paper
-# {cite:t}`brunner2020` (§3) find this null space, call attention weights *not identifiable* where
+# {cite:t}`brunner2020` find this null space, call attention weights *not identifiable* where
 # a text is longer than a head is wide, and propose to look at “effective attention”, which is the
 # weights with their part in the null space taken off.
 # :::
@@ -556,7 +557,7 @@ for short in (d_v + 1, d_v + 2):
 # $$ (eq-attention-is-not-explanation-norms)
 #
 # and in the last expression a small value makes a large weight harmless. The norms in the middle are
-# {cite:t}`kobayashi2020`'s proposal (§3): look at $\lVert m \rVert$, not at $\alpha$. The first
+# {cite:t}`kobayashi2020`'s proposal: look at $\lVert m \rVert$, not at $\alpha$. The first
 # inequality is also their limit: long vectors may cancel each other.
 
 # %%
@@ -1288,7 +1289,7 @@ check(
 # norms, {glue:text}`attexp-signs-rollout:.0%` of rollout, {glue:text}`attexp-signs-gradient:.0%` of
 # the gradients, and carry {glue:text}`attexp-signs-leave-one-out:.0%` of leave-one-out. So *this*
 # model does not rest its attention on signs. Of BERT, {cite:t}`clark2019` (§3.2) report that a great
-# deal of attention goes to separators and punctuation, and {cite:t}`kobayashi2020` (§4) that the
+# deal of attention goes to separators and punctuation, and {cite:t}`kobayashi2020` that the
 # norms there are small. D59 below builds such a resting place.
 #
 # ### Two papers, told fairly
@@ -1916,7 +1917,7 @@ grade("ex-attention_is_not_explanation-tau", tau)
 #   adversarial weights.
 # - {cite:t}`wiegreffe2019`, §3.2: uniform weights; §3.3: variance over seeds; §3.4: guiding a simpler
 #   model; §4: a trained adversary.
-# - {cite:t}`brunner2020`, §3: weights are not identifiable where texts are longer than heads are wide.
-# - {cite:t}`kobayashi2020`, §3: norms of the weighted vectors; §4: BERT's attention to special tokens.
+# - {cite:t}`brunner2020`: weights are not identifiable where texts are longer than heads are wide.
+# - {cite:t}`kobayashi2020`: norms of the weighted vectors, and BERT's attention to special tokens.
 # - {cite:t}`michel2019`: heads that can go. {cite:t}`clark2019`: what BERT's heads attend to.
 # - {cite:t}`kendall1938`: the rank correlation, and its variance by chance.

@@ -144,7 +144,7 @@ double = torch.float64
 # GPU's memory, not fewer operations (§3.1, algorithm 1; theorem 2 in §3.2 counts them). Their
 # algorithm 1 walks over tiles of keys outside and tiles of queries inside. {cite:t}`dao2023` turns the
 # two loops round, as we do here: then a tile of output is finished when its loop ends, and is
-# written once.
+# written once. The paper gives the credit for this to Tillet's kernel in Triton (§3.2).
 # :::
 #
 # :::{admonition} Our remark
@@ -1602,6 +1602,6 @@ grade("ex-flash_attention-backward", tile_backward)
 #   its gradient.
 # - {cite:t}`dao2022`, §3.1, algorithm 1: tiles; §3.2, theorem 2 and proposition 3: what moves; Appendix B:
 #   the backward pass.
-# - {cite:t}`dao2023`: the loop over queries outside, less work beside the products. {cite:t}`shah2024`:
+# - {cite:t}`dao2023`, §3.2: the loop over queries outside; less work beside the products. {cite:t}`shah2024`:
 #   Hopper, asynchronous copies, FP8.
 # - {cite:t}`tillet2019`: Triton, a language of tiles.

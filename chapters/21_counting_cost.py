@@ -1420,6 +1420,6 @@ grade("ex-counting_cost-ridge", least_rows)
 # - {cite:t}`chowdhery2022`, §4.1 and appendix B: utilisation, and the term for attention.
 # - {cite:t}`hoffmann2022`: parameters and tokens that a budget is best spent on, measured.
 # - {cite:t}`rajbhandari2020`, §3.1: 16 bytes a parameter in mixed precision.
-# - {cite:t}`korthikanti2022`: activations of a layer, and what to compute again.
-# - {cite:t}`chen2016`: checkpointing, there for any deep network.
+# - {cite:t}`korthikanti2022`, §4.1: activations of a layer; and what to compute again.
+# - {cite:t}`chen2016`, §4: checkpointing, there for any deep network.
 # - {cite:t}`williams2009`: the roofline.

@@ -1044,8 +1044,8 @@ grade("ex-scaling_out-bubble", parts_needed)
 #
 # - {cite:t}`patarasuk2009`: the ring, and that it is optimal in bandwidth. {cite:t}`thakur2005`: which
 #   algorithm for which length.
-# - {cite:t}`li2020`: DDP, its buckets and its overlap. {cite:t}`rajbhandari2020`: ZeRO's three stages.
-#   {cite:t}`zhao2023`: FSDP.
-# - {cite:t}`chen2016`: memory of the order √n. {cite:t}`micikevicius2018`: master weights.
-# - {cite:t}`huang2019`: pipelines and their bubble. {cite:t}`young1974`: the interval of checkpoints;
-#   {cite:t}`daly2006`: a higher order of it.
+# - {cite:t}`li2020`: DDP, its buckets and its overlap. {cite:t}`rajbhandari2020`, §5: ZeRO's three
+#   stages; §7: what they send. {cite:t}`zhao2023`, §3: FSDP.
+# - {cite:t}`chen2016`, §4.3: memory of the order √n. {cite:t}`micikevicius2018`, §3.1: master weights.
+# - {cite:t}`huang2019`, §2.3: pipelines and their bubble. {cite:t}`young1974`: the interval of
+#   checkpoints; {cite:t}`daly2006`: a higher order of it.

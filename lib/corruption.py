@@ -79,7 +79,7 @@ def draw_words(
     Raises ValueError for logits that are not (M, V ≥ 1) or another `sampling`.
 
     Source: Clark et al. 2020, arXiv:2003.10555, section 2; their code draws by Gumbel noise
-    (Gumbel 1954; Maddison et al. 2014, arXiv:1411.0030, section 2).
+    (Gumbel 1954; Maddison et al. 2014, arXiv:1411.0030).
 
     >>> draw_words(torch.tensor([[0.0, 99.0, 0.0], [99.0, 0.0, 0.0]]))
     tensor([1, 0])

@@ -787,7 +787,7 @@ def kv_cache_bytes(
 class Device:
     """What a data sheet says: operations a second by dtype, dense, and bytes a second of memory.
 
-    Data sheets of NVIDIA since 2020 print the figures *with sparsity*, which are twice these.
+    NVIDIA's data sheets since 2020 print figures *with sparsity*, too or only: twice these.
     """
 
     flops: dict[torch.dtype | str, float]

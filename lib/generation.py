@@ -116,7 +116,7 @@ def keep_top_k(logits: Tensor, k: int) -> Tensor:
     """Logits (..., V) with −inf at all but the k largest, and those that equal the k-th.
 
     A k of V or more keeps all. Source: Fan et al. 2018, "Hierarchical Neural Story Generation",
-    arXiv:1805.04833, section 5. Derived in chapter 10_gpt.
+    arXiv:1805.04833, section 5.4. Derived in chapter 10_gpt.
     """
     _validate_top(k, None)
     least = logits.topk(min(k, logits.shape[-1]), dim=-1).values[..., -1:]

@@ -287,7 +287,7 @@ class EncoderLayer(nn.Module):
 
     Source: Vaswani et al. 2017, arXiv:1706.03762, sections 3.1 (post-norm) and 5.4 (dropout);
     pre-norm: Xiong et al. 2020, "On Layer Normalization in the Transformer Architecture",
-    arXiv:2002.04745, section 3.1.
+    arXiv:2002.04745, section 3.3 and Table 1.
     Deviations: section 5.4 has no dropout on the attention weights; its authors' code and BERT do.
     Derived in chapter 06_transformer_block.
 

@@ -108,8 +108,7 @@ def attention_norms(
     Raises as the module does for its inputs; TypeError if it is no MultiHeadAttention.
 
     Source: Kobayashi et al. 2020, "Attention is Not Only a Weight: Analyzing Transformers with
-    Vector Norms", arXiv:2004.10102, section 3. Derived in chapter
-    19_attention_is_not_explanation.
+    Vector Norms", arXiv:2004.10102. Derived in chapter 19_attention_is_not_explanation.
 
     >>> attend = MultiHeadAttention(12, 3)
     >>> attention_norms(attend, torch.randn(2, 5, 12)).shape
@@ -144,7 +143,7 @@ def ablate_heads(attention: MultiHeadAttention, heads: Iterable[int]) -> Iterato
 
     >>> attend, x = MultiHeadAttention(12, 3), torch.randn(1, 5, 12)
     >>> with ablate_heads(attend, [0, 1, 2]):
-    ...     float(attend(x).abs().max())
+    ...     attend(x).abs().max().item()
     0.0
     """
     _require_module(attention)
@@ -231,7 +230,7 @@ def uniform_weights(weights: Tensor) -> Tensor:
     weights : (..., n_k), n_k ≥ 1, floating. The values are looked at.
 
     Source: Wiegreffe & Pinter 2019, "Attention is not not Explanation", arXiv:1908.04626,
-    section 3.1. Derived in chapter 19_attention_is_not_explanation.
+    section 3.2. Derived in chapter 19_attention_is_not_explanation.
 
     >>> uniform_weights(torch.tensor([0.7, 0.3, 0.0]))
     tensor([0.5000, 0.5000, 0.0000])
@@ -285,8 +284,8 @@ def equal_output_weights(weights: Tensor, values: Tensor, wish: Tensor) -> Tenso
     Raises ValueError for a wrong shape or dtype, TypeError for no tensor.
 
     Source: the null space of the values is that of Brunner et al. 2020, "On Identifiability in
-    Transformers", arXiv:1908.04211, section 3; the walk is the gradient projection of linear
-    programming. Derived in chapter 19_attention_is_not_explanation.
+    Transformers", arXiv:1908.04211; the walk is the gradient projection of linear programming.
+    Derived in chapter 19_attention_is_not_explanation.
 
     >>> three = torch.tensor([[0.0], [1.0], [2.0]], dtype=torch.float64)  # on a line
     >>> middle = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)
