@@ -6,6 +6,7 @@ so that `lib.training.fit` trains it in all of them together.
 Derived in chapter 22_scaling_out.
 """
 
+import atexit
 import functools
 import os
 import subprocess
@@ -67,6 +68,10 @@ def processes(*, backend: str | None = None, seconds: float = 600.0) -> Iterator
     try:
         yield World(dist.get_rank(), dist.get_world_size(), device)
     finally:
+        # Kept to the end of the process. Else a model in DDP that outlives the block frees the
+        # group, and waits for its threads with the very lock that they may wait for:
+        # https://github.com/pytorch/pytorch/issues/56297
+        atexit.register(id, dist.group.WORLD)
         dist.destroy_process_group()
 
 

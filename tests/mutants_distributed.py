@@ -101,6 +101,27 @@ DISTRIBUTED_MUTANTS = [
         TESTS + "TestMixedPrecisionAndCompile::test_results_are_float32",
     ),
     (
+        DISTRIBUTED,
+        "        atexit.register(id, dist.group.WORLD)\n",
+        "",
+        "a model that outlives the block may wait for ever",
+        TESTS + "test_a_model_may_outlive_the_block",
+    ),
+    (
+        DISTRIBUTED,
+        "            block.forward = torch.compile(block.forward)\n",
+        "            pass\n",
+        "not compiled",
+        TESTS + "TestMixedPrecisionAndCompile::test_compiled_blocks_within_rounding",
+    ),
+    (
+        DISTRIBUTED,
+        "        if compile:\n",
+        "        if True:\n",
+        "compiled all the same",
+        TESTS + "TestMixedPrecisionAndCompile::test_not_compiled_unless_asked_for",
+    ),
+    (
         TRAINING,
         "    if team.size > 1 and accumulate is None:\n",
         "    if False:\n",

@@ -1,8 +1,11 @@
 """lib.distributed and what lib.training does with it: two processes give the numbers of one."""
 
+import atexit
+import functools
 import os
-import shutil
+import sys
 import warnings
+from unittest import mock
 
 import pytest
 import torch
@@ -220,19 +223,39 @@ class TestMixedPrecisionAndCompile:
 
         assert in_processes(run) == [[torch.float32] * 2] * 2
 
-    @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
     def test_compiled_blocks_within_rounding(self):
         def run(rank):
             warnings.filterwarnings("ignore", r"The \.grad attribute", UserWarning)
-            with processes(backend="gloo", seconds=60):
-                torch.manual_seed(0)
-                model, x = nn.Linear(5, 3), torch.ones(2, 5)
-                want = model(x).tanh().tolist()
-                parallel = parallelize(model, compile=True, blocks=[model])
-                return want, parallel(x).tanh().tolist()
+            graphs = []
 
-        for want, got in in_processes(run, seconds=100):
+            def backend(graph, inputs):  # C++ is not what is tested here, and takes seconds
+                graphs.append(len(inputs))
+                return graph.forward
+
+            compiler = functools.partial(torch.compile, backend=backend)
+            with (
+                processes(backend="gloo", seconds=8),
+                mock.patch.object(torch, "compile", compiler),
+            ):
+                torch.manual_seed(0)
+                block, x = nn.Linear(5, 3), torch.ones(2, 5)
+                model = nn.Sequential(block, nn.Tanh())
+                want = model(x).tolist()
+                parallel = parallelize(model, compile=True, blocks=[block])
+                return want, parallel(x).tolist(), len(graphs)
+
+        for want, got, graphs in in_processes(run):
             assert torch.allclose(torch.tensor(got), torch.tensor(want), atol=1e-6)
+            assert graphs == 1
+
+    def test_not_compiled_unless_asked_for(self):
+        def run(rank):
+            with processes(backend="gloo", seconds=8):
+                block = nn.Linear(5, 3)
+                parallelize(block, blocks=[block])
+                return "forward" in vars(block)
+
+        assert in_processes(run) == [False, False]
 
 
 @pytest.fixture(scope="module")
@@ -317,6 +340,19 @@ class TestCheckpoints:
                 return str(error.value)
 
         assert all("\n" not in message for message in in_processes(run))
+
+
+def test_a_model_may_outlive_the_block():
+    """Freed with the model, the group waits for its threads with the lock that they wait for."""
+
+    def run(rank):
+        with processes(backend="gloo", seconds=8):
+            group = dist.group.WORLD
+        with_the_one_kept = sys.getrefcount(group)
+        atexit.unregister(id)
+        return with_the_one_kept - sys.getrefcount(group)
+
+    assert in_processes(run) == [1, 1]
 
 
 class TestErrors:

@@ -299,6 +299,8 @@ def dodges(tree: ast.Module) -> list[ast.AST]:
                 found.append(node)
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
             continue
+        if node.func.attr not in (*bare, "importorskip"):
+            continue  # before it is unparsed, which takes long
         holder = ast.unparse(node.func.value)
         if holder not in ("pytest", "pytest.mark"):
             continue
@@ -321,10 +323,15 @@ def dodges(tree: ast.Module) -> list[ast.AST]:
 EVERYWHERE = ("lib", "tests", "book", "chapters", "conftest.py")
 
 
-@pytest.mark.parametrize("guard", [swallows, dodges])
-def test_no_error_is_swallowed_and_no_test_dodged(guard):
+def test_no_error_is_swallowed_and_no_test_dodged():
     assert len(sources(*EVERYWHERE)) > 20
-    found = [where(path, node) for path in sources(*EVERYWHERE) for node in guard(parse(path))]
+    trees = ((path, parse(path)) for path in sources(*EVERYWHERE))
+    found = [
+        where(path, node)
+        for path, tree in trees
+        for guard in (swallows, dodges)
+        for node in guard(tree)
+    ]
     assert found == []
 
 
