@@ -1115,7 +1115,7 @@ def train(name, seed):
     batches = torch.Generator().manual_seed(seed)
 
     def batch_loss(step):
-        inputs, targets = random_windows(train_ids, 8, length, batches)
+        inputs, targets = random_windows(train_ids, 16, length, batches)
         return F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
 
     fit(model, batch_loss, steps=600, learning_rate=1e-2)
