@@ -1001,7 +1001,7 @@ def train(seed, num_heads):
     batches = torch.Generator().manual_seed(seed)
 
     def batch_loss(step):
-        inputs, targets = random_windows(train_ids, 8, length, batches)
+        inputs, targets = random_windows(train_ids, 16, length, batches)
         return F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
 
     fit(model, batch_loss, steps=400, learning_rate=1.5e-2)
