@@ -993,7 +993,7 @@ print(
     f"{len(corpus.train):,} documents to train on, {len(corpus.held_out)} held "
     f"out; {len(corpus.characters)} characters; sha256 {corpus.sha256[:12]}"
 )
-LIVE_STEPS = 400
+LIVE_STEPS = 600
 model, losses = tasks.begin(
     corpus,
     config,
