@@ -1334,7 +1334,7 @@ def train(seed, mixing, num_heads, learning_rate):
     batches = torch.Generator().manual_seed(seed)
 
     def batch_loss(step):
-        inputs, targets = random_windows(train_ids, 16, length, batches)
+        inputs, targets = random_windows(train_ids, 12, length, batches)
         return F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
 
     fit(model, batch_loss, steps=500, learning_rate=learning_rate)

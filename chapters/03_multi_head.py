@@ -696,7 +696,7 @@ def learn(task, num_heads, seed):
     fit(
         attend,
         lambda step: error_share(attend, task, g),
-        steps=250,
+        steps=200,
         learning_rate=2e-2,
     )
     with torch.no_grad():

@@ -1658,7 +1658,7 @@ class Characters(nn.Module):
         return self.read(self.norm(x))
 
 
-def train(norm, warmup, seed, steps=120):
+def train(norm, warmup, seed, steps=100):
     torch.manual_seed(seed)
     model = Characters(norm).to(device)
     batches = torch.Generator().manual_seed(seed)
@@ -1708,8 +1708,8 @@ check(
 # post-norm models end at {glue:text}`tblock-live-post-none:.2f` without and
 # {glue:text}`tblock-live-post-warm:.2f` with warm-up: hardly anything beyond that. Pre-norm reaches
 # {glue:text}`tblock-live-pre-none:.2f` and {glue:text}`tblock-live-pre-warm:.2f`. This was short,
-# and the blocks thin. Here is more of the same: width 64, three depths, three seeds, two and a half
-# times as many steps, and twelve blocks also with softer branches ($\alpha = \tfrac{3}{10}$), as
+# and the blocks thin. Here is more of the same: width 64, three depths, three seeds, three times
+# as many steps, and twelve blocks also with softer branches ($\alpha = \tfrac{3}{10}$), as
 # step 7 suggests.
 
 # %%

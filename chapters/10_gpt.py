@@ -1792,7 +1792,7 @@ def nobody_can_guess_noise(build):
         ids = torch.randint(8, (32, 12), generator=noise)
         return causal_lm_loss(model(ids), ids)
 
-    fit(model, batch_loss, steps=250, learning_rate=1e-2)
+    fit(model, batch_loss, steps=150, learning_rate=1e-2)
     ids = torch.randint(8, (256, 12), generator=noise)
     with torch.no_grad():
         loss = causal_lm_loss(model.eval()(ids), ids).item()

@@ -1011,7 +1011,7 @@ check("the sizes are within three in a hundred", ratio, 1.0, atol=0.03)
 rates = {small_vit: 1e-2, small_cnn: 1e-2}  # chosen in the recorded run below
 
 
-def train(make, x, y, seed, steps=300):
+def train(make, x, y, seed, steps=200):
     torch.manual_seed(seed)
     model = make().to(device)
     batches = torch.Generator().manual_seed(seed)
@@ -1409,7 +1409,7 @@ show_figure(
 # %% tags=["nbval-ignore-output"]
 bar = Progress(range(1), label="training a ViT on all labels")
 for _ in bar:
-    looked_at = train(small_vit, images, labels, seed=0, steps=500)
+    looked_at = train(small_vit, images, labels, seed=0, steps=400)
 print(f"test accuracy {accuracy(looked_at, test):.3f}")
 check("it has learned", accuracy(looked_at, test) > 0.9)
 

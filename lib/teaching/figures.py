@@ -266,7 +266,7 @@ def _lint(fig: Figure, name: str) -> None:
         raise ValueError(
             f"{name}: {width:.1f} in is wider than {WIDTH} in; stack the panels instead"
         )
-    fig.canvas.draw()  # lays the figure out, and gives the ticks their texts
+    fig.draw_without_rendering()  # lays the figure out, and gives the ticks their texts
     placed: list[tuple[str, Bbox]] = []
     for text in _drawn(fig, Text):
         words, size = repr(text.get_text()), text.get_fontsize()
