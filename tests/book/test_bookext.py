@@ -145,13 +145,17 @@ def imports(path):
 
 chapters = [Path(name) for name in sys.argv[1:]]
 codes = {path: "\\n".join(map(ast.unparse, imports(path))) for path in chapters}
-others = {line for code in codes.values() for line in code.splitlines() if " lib" not in line}
+experiments = Path("book", "experiments").resolve()
+ours = ["lib", *(path.stem for path in experiments.glob("*.py"))]
+others = {line for code in codes.values() for line in code.splitlines()
+          if line.split()[1].split(".")[0] not in ours}
 exec("\\n".join(sorted(others, key=lambda line: (" __future__ " not in line, line))), {})
-assert not [name for name in sys.modules if name.split(".")[0] == "lib"]
+assert not [name for name in sys.modules if name.split(".")[0] in ours]
+sys.path.insert(1, str(experiments))
 for path, code in codes.items():
     if os.fork() == 0:
         exec(code, {})
-        files = [m.__file__ for n, m in sys.modules.items() if n.split(".")[0] == "lib"]
+        files = [m.__file__ for n, m in sys.modules.items() if n.split(".")[0] in ours]
         print(json.dumps([path.stem, files]), flush=True)
         os._exit(0)
     os.wait()

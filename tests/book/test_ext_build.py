@@ -551,38 +551,39 @@ def test_a_change_of_lib_runs_who_uses_it_and_its_return_finds_the_old_outputs(b
 # From here on each test leaves the book changed. One that needs it as it is would build it anew.
 
 
-class TestChangedProse:
-    @pytest.fixture(scope="class")
-    def result(self, book) -> Iterator[Built]:
-        """How the build of two changes in the second chapter's prose ended."""
-        if not book.built:
-            first = book.build()
-            assert first.code == 0, first.log
-        with (
-            book.edited("chapters/02_attention.py", "The answer is", "The outcome is"),
-            book.edited("chapters/02_attention.py", "A query at", "A query and a key at"),
-        ):
-            yield book.build()
+@pytest.fixture(scope="class")
+def changed_prose(book) -> Iterator[Built]:
+    """How the build of two changes in the second chapter's prose ended."""
+    if not book.built:
+        first = book.build()
+        assert first.code == 0, first.log
+    with (
+        book.edited("chapters/02_attention.py", "The answer is", "The outcome is"),
+        book.edited("chapters/02_attention.py", "A query at", "A query and a key at"),
+    ):
+        yield book.build()
 
-    def test_runs_no_cell(self, book, result):
-        assert result.code == 0, result.log
+
+class TestChangedProse:
+    def test_runs_no_cell(self, book, changed_prose):
+        assert changed_prose.code == 0, changed_prose.log
         assert "The outcome is 42.0" in book.text("chapters/02_attention")
-        assert "Executing notebook" not in result.log
-        assert "07_encoder_decoder" not in result.log
+        assert "Executing notebook" not in changed_prose.log
+        assert "07_encoder_decoder" not in changed_prose.log
         # pages that this build did not write anew are still in the sitemap
         sitemap = (book.root / "_build" / "html" / "sitemap.xml").read_text("utf8")
         assert "chapters/02_attention.html" in sitemap
         assert "chapters/07_encoder_decoder.html" in sitemap
 
-    def test_the_notebook_keeps_its_outputs_that_came_from_the_cache(self, book, result):
-        assert "Using cached notebook" in result.log
+    def test_the_notebook_keeps_its_outputs_that_came_from_the_cache(self, book, changed_prose):
+        assert "Using cached notebook" in changed_prose.log
         text = json.dumps(book.notebook(), ensure_ascii=False)
         assert "✓ Eq. (2.2) holds: max error 2.2e-16 (allowed 1e-12)" in text
         assert "<figcaption><b>Figure 2.1.</b> A line" in text
         assert "✓ Exercise 2.1: all 2 properties hold" in text
         assert "The outcome is 42.0." in text
 
-    def test_a_term_that_comes_to_a_chapter_comes_to_the_index(self, book, result):
+    def test_a_term_that_comes_to_a_chapter_comes_to_the_index(self, book, changed_prose):
         assert "K# key 2.1 Q# query 2.1" in book.text("book/general_index")
 
 

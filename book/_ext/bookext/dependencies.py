@@ -14,6 +14,7 @@ EXERCISE = re.compile(r"\bex-([a-z0-9_]+)-")
 SHOWN = re.compile(r"\{lib-source\} +([\w.]+)")
 PACKAGES = ("requirements.txt", "constraints.txt")
 DATA = {".js", ".css", ".json"}
+EXPERIMENTS = Path("book", "experiments")
 
 
 def chapter_state(root: Path, text: str) -> str:
@@ -27,7 +28,8 @@ def chapter_state(root: Path, text: str) -> str:
 
 def dependencies(root: Path, text: str) -> list[Path]:
     """The files, in order: modules of lib that it uses, at whatever remove, with the data files in
-    their folders; recorded results that it names; the requirements and their lock."""
+    their folders; experiments that it imports, recorded results that it names; the requirements
+    and their lock."""
     waiting = [*_imported(text), *SHOWN.findall(text)]
     waiting += [f"lib.teaching.exercises.{slug}" for slug in EXERCISE.findall(text)]
     found: set[Path] = set()
@@ -36,11 +38,11 @@ def dependencies(root: Path, text: str) -> list[Path]:
             if path not in found:
                 found.add(path)
                 waiting += _imported(path.read_text("utf8"))
-    for folder in {path.parent for path in found}:
+    for folder in {path.parent for path in found} - {root / EXPERIMENTS}:
         found |= {path for path in folder.iterdir() if path.suffix in DATA}
     found |= {
         path
-        for path in (root / "book" / "experiments").glob("*.json")
+        for path in (root / EXPERIMENTS).glob("*.json")
         if re.search(rf"[\"']{re.escape(path.stem)}[\"']", text)
     }
     found |= {root / name for name in PACKAGES if (root / name).exists()}
@@ -51,6 +53,9 @@ def _files(root: Path, name: str) -> Iterator[Path]:
     """The modules that `import name` runs, or `from … import` of what may be a name in a module."""
     parts = name.split(".")
     if parts[0] != "lib":
+        experiment = root / EXPERIMENTS / f"{parts[0]}.py"
+        if experiment.is_file():
+            yield experiment
         return
     for length in range(1, len(parts) + 1):
         module = root.joinpath(*parts[:length])
