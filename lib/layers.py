@@ -43,6 +43,7 @@ __all__ = [
     "FeedForward",
     "LayerNorm",
     "RMSNorm",
+    "fast_layer_norm",
     "initialise",
     "layer_norm",
 ]
@@ -89,7 +90,7 @@ class LayerNorm(nn.Module):
     >>> x = torch.tensor([[1.0, 2.0, 3.0], [10.0, 20.0, 30.0]])
     >>> LayerNorm(3)(x)
     tensor([[-1.2247,  0.0000,  1.2247],
-            [-1.2247,  0.0000,  1.2247]], grad_fn=<AddBackward0>)
+            [-1.2247,  0.0000,  1.2247]], grad_fn=<NativeLayerNormBackward0>)
     """
 
     def __init__(self, d_model: int, eps: float = 1e-5, bias: bool = True) -> None:
@@ -103,17 +104,7 @@ class LayerNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., d_model) to the same shape and dtype."""
         _validate(x, self.d_model)
-        dtype = x.dtype
-        if dtype in _HALVES:
-            x = x.float()
-        # The same for every shift of x, so the mean has no part in any gradient. Without this line
-        # torch's kernel loses digits where the mean is large: 1e-4 for a token of equal features.
-        centred = x - x.detach().mean(dim=-1, keepdim=True)  # (..., d_model)
-        normal = F.layer_norm(centred, (self.d_model,), eps=self.eps)
-        x = self.weight * normal
-        if self.bias is not None:
-            x = x + self.bias
-        return x.to(dtype)
+        return fast_layer_norm(x, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
         return f"{self.d_model}, eps={self.eps}, bias={self.bias is not None}"
@@ -135,6 +126,22 @@ def layer_norm(x: Tensor, eps: float = 1e-5) -> Tensor:
     centred = x - x.mean(dim=-1, keepdim=True)  # (..., d)
     variance = centred.square().mean(dim=-1, keepdim=True)  # (..., 1)
     return centred * torch.rsqrt(variance + eps)
+
+
+def fast_layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+    """What `LayerNorm.forward` computes, by torch's kernel, and nothing checked.
+
+    x : (..., d), weight and bias (or None) : (d,). Derived in chapter 06_transformer_block.
+    """
+    dtype = x.dtype
+    if dtype in _HALVES:
+        x = x.float()
+    # The same for every shift of x, so the mean has no part in any gradient. Without this line
+    # torch's kernel loses digits where the mean is large: 1e-4 for a token of equal features.
+    centred = x - x.detach().mean(dim=-1, keepdim=True)  # (..., d)
+    if weight.dtype != x.dtype:
+        weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
+    return F.layer_norm(centred, weight.shape, weight, bias, eps).to(dtype)
 
 
 class RMSNorm(nn.Module):
