@@ -594,9 +594,16 @@ DECODERS = [
     ),
     (
         GENERATION,
-        "            if kept is not None:\n                kept.select(rows)\n",
-        "            pass\n",
-        "beams with the keys of others",
+        "for kept in (self.cache, self.stepper):",
+        "for kept in (self.stepper,):",
+        "the model's own cache does not follow the beams",
+        IN_STEPPER + "test_what_is_written_is_what_the_model_writes",
+    ),
+    (
+        GENERATION,
+        "for kept in (self.cache, self.stepper):",
+        "for kept in (self.cache,):",
+        "the fast step does not follow the beams",
         "test_beams_equal_the_official_ones",
     ),
     (
@@ -940,8 +947,8 @@ DECODERS = [
     ),
     (
         GENERATION,
-        "            self.cache.select(rows)\n",
-        "            pass\n",
+        "                kept.select(rows)\n",
+        "                pass\n",
         "the cache does not follow the beams",
         "test_beams_equal_the_official_ones[0.0-2-False-True]",
     ),
