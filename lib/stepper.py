@@ -92,11 +92,11 @@ class Stepper:
     @torch.no_grad()
     def read(self, ids: Tensor) -> Tensor:
         """(B, n) tokens that follow those read before, to logits (B, V) of the one that is next."""
-        batch, n = ids.shape[0], ids.shape[-1]
-        start, end = self.length, self.length + n
         begins = not self._rooms
         if begins:
             self._begin(ids)
+        batch, n = ids.shape
+        start, end = self.length, self.length + n
         if end > self.capacity:
             raise ValueError(f"ids: expected at most {self.capacity} tokens in all, got {end}")
         places, seen = self._places[start:end], None
