@@ -43,7 +43,6 @@ __all__ = [
     "FeedForward",
     "LayerNorm",
     "RMSNorm",
-    "fast_layer_norm",
     "initialise",
     "layer_norm",
 ]
@@ -104,7 +103,16 @@ class LayerNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., d_model) to the same shape and dtype."""
         _validate(x, self.d_model)
-        return fast_layer_norm(x, self.weight, self.bias, self.eps)
+        dtype = x.dtype
+        if dtype in _HALVES:
+            x = x.float()
+        # The same for every shift of x, so the mean has no part in any gradient. Without this line
+        # torch's kernel loses digits where the mean is large: 1e-4 for a token of equal features.
+        centred = x - x.detach().mean(dim=-1, keepdim=True)  # (..., d_model)
+        weight, bias = self.weight, self.bias
+        if weight.dtype != x.dtype:
+            weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
+        return F.layer_norm(centred, (self.d_model,), weight, bias, self.eps).to(dtype)
 
     def extra_repr(self) -> str:
         return f"{self.d_model}, eps={self.eps}, bias={self.bias is not None}"
@@ -126,22 +134,6 @@ def layer_norm(x: Tensor, eps: float = 1e-5) -> Tensor:
     centred = x - x.mean(dim=-1, keepdim=True)  # (..., d)
     variance = centred.square().mean(dim=-1, keepdim=True)  # (..., 1)
     return centred * torch.rsqrt(variance + eps)
-
-
-def fast_layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
-    """What `LayerNorm.forward` computes, by torch's kernel, and nothing checked.
-
-    x : (..., d), weight and bias (or None) : (d,). Derived in chapter 06_transformer_block.
-    """
-    dtype = x.dtype
-    if dtype in _HALVES:
-        x = x.float()
-    # The same for every shift of x, so the mean has no part in any gradient. Without this line
-    # torch's kernel loses digits where the mean is large: 1e-4 for a token of equal features.
-    centred = x - x.detach().mean(dim=-1, keepdim=True)  # (..., d)
-    if weight.dtype != x.dtype:
-        weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
-    return F.layer_norm(centred, weight.shape, weight, bias, eps).to(dtype)
 
 
 class RMSNorm(nn.Module):
