@@ -89,7 +89,7 @@ class LayerNorm(nn.Module):
     >>> x = torch.tensor([[1.0, 2.0, 3.0], [10.0, 20.0, 30.0]])
     >>> LayerNorm(3)(x)
     tensor([[-1.2247,  0.0000,  1.2247],
-            [-1.2247,  0.0000,  1.2247]], grad_fn=<NativeLayerNormBackward0>)
+            [-1.2247,  0.0000,  1.2247]], grad_fn=<AddBackward0>)
     """
 
     def __init__(self, d_model: int, eps: float = 1e-5, bias: bool = True) -> None:
@@ -109,10 +109,11 @@ class LayerNorm(nn.Module):
         # The same for every shift of x, so the mean has no part in any gradient. Without this line
         # torch's kernel loses digits where the mean is large: 1e-4 for a token of equal features.
         centred = x - x.detach().mean(dim=-1, keepdim=True)  # (..., d_model)
-        weight, bias = self.weight, self.bias
-        if weight.dtype != x.dtype:
-            weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
-        return F.layer_norm(centred, (self.d_model,), weight, bias, self.eps).to(dtype)
+        normal = F.layer_norm(centred, (self.d_model,), eps=self.eps)
+        x = self.weight * normal
+        if self.bias is not None:
+            x = x + self.bias
+        return x.to(dtype)
 
     def extra_repr(self) -> str:
         return f"{self.d_model}, eps={self.eps}, bias={self.bias is not None}"

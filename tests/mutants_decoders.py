@@ -166,8 +166,8 @@ DECODERS = [
     ),
     (
         LAYERS,
-        "F.layer_norm(centred, (self.d_model,), weight, bias, self.eps)",
-        "F.layer_norm(centred, (self.d_model,), weight, bias)",
+        "normal = F.layer_norm(centred, (self.d_model,), eps=self.eps)",
+        "normal = F.layer_norm(centred, (self.d_model,))",
         "LayerNorm: torch's ε whatever the model's",
         "test_layer_norm_is_its_formula",
     ),
