@@ -635,12 +635,6 @@ DECODERS = [
                 "test_padding_is_hidden_and_not_counted",
             ),
             (
-                "far.clamp(min=0)",
-                "far",
-                "places of padding counted from the end of the table",
-                "test_padding_is_hidden_and_not_counted",
-            ),
-            (
                 "room.narrow(2, start, n).copy_(new)",
                 "room.narrow(2, 0, n).copy_(new)",
                 "keys written over the first",

@@ -187,6 +187,7 @@ ODD = {
     "a hook on all of it": lambda m: listen(m, "", "register_forward_hook"),
     "adapted": lambda m: replace(m, "layers.2.feed_forward.expand", Adapted(D, 29)),
     "another norm": lambda m: replace(m, "norm", RMSNorm(D).double()),
+    "a map for a norm": lambda m: replace(m, "norm", nn.Linear(D, D).double()),
     "another norm inside": lambda m: replace(m, "layers.0.attention_norm", RMSNorm(D).double()),
     "a forward of its own": lambda m: setattr(m.layers[0], "forward", lambda x, *y, **z: x),
     "another method": lambda m: setattr(m.layers[0], "_add", lambda *x: x[2]),
