@@ -958,7 +958,7 @@ DECODERS = [
         "    model.eval()\n    try:",
         "    try:",
         "dropout while writing",
-        "test_the_mode_of_the_model_is_not_changed",
+        IN_STEPPER + "test_what_is_written_is_what_the_model_writes",
     ),
     (
         GENERATION,
