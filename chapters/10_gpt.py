@@ -700,6 +700,11 @@ show_figure(
 # to {glue:text}`gpt-cache-pairs-cached:.0f` ({numref}`fig-gpt-cache`). The logits agree to
 # rounding, so greedy texts are equal. These are counts and no seconds: a pass over one token cannot
 # fill a processor as one over many does, and reading the cache from memory costs time of its own.
+#
+# In a model as small as ours most of a token's time goes into starting operations, not into them.
+# So `lib.generation` reads through `lib.stepper`, where it can: the same formula in fewer operations,
+# with the three projections as one product. Whoever listens to a layer, as we did to count, makes it
+# stand back, and the modules themselves are called.
 
 # %% [markdown]
 # ### Step 9. Temperature is an exponent

@@ -19,6 +19,8 @@ They share one contract:
   prompt is its start token, and (B, 1 + m) comes back. A row that has written an end token is
   finished, and filled with `pad_token_id` (the end token, where there is none); when all are, it
   ends. The model runs in evaluation mode, and goes back to the mode it was in.
+* With a cache, a model that offers a `stepper` is read through that, see `lib.stepper`: the same
+  but for rounding, and faster.
 * `use_cache=False` reads everything anew for every token: slower, the same but for rounding, and
   possible with a model that knows no cache.
 * Errors. ValueError, in one line, for a wrong option, and for padding on the right of a decoder's
@@ -278,32 +280,39 @@ class _Writer:
                 f"max_new_tokens: expected at most {longest - self.ids.shape[1] + 1}, as the model "
                 f"reads max_length = {longest} tokens, got {max_new_tokens}"
             )
-        self.cache = KVCache(most) if use_cache else None
+        step = getattr(model, "stepper", None) if use_cache else None
+        self.stepper = None if step is None else step(most, attention_mask)
+        self.cache = KVCache(most) if use_cache and self.stepper is None else None
         self.banned = list(_of_config(model, "banned_token_ids") or ())
 
     def logits(self) -> Tensor:
         """(B, V), of the next token; in float32 at least."""
+        if self.stepper is not None:
+            last = self.stepper.read(self.ids[:, self.stepper.length :])
+        else:
+            last = self._readable()[:, -1]
+        last = last.to(torch.promote_types(last.dtype, torch.float32))
+        if self.banned:
+            last = last.index_fill(1, torch.tensor(self.banned, device=last.device), -math.inf)
+        return last
+
+    def _readable(self) -> Tensor:
+        """The logits (B, n, V) of the model itself."""
         options = {} if self.mask is None else {"attention_mask": self.mask}
         ids = self.ids
         if self.cache is not None:
             options["cache"] = self.cache
             ids = ids[:, self.cache.length :]  # what it has not read yet
         if self.reads:
-            logits = self.model.decode(ids, self.memory, **options)
-        else:
-            logits = self.model(ids, **options)
-        last = logits[:, -1]
-        last = last.to(torch.promote_types(last.dtype, torch.float32))
-        if self.banned:
-            last = last.index_fill(1, torch.tensor(self.banned, device=last.device), -math.inf)
-        return last
+            return self.model.decode(ids, self.memory, **options)
+        return self.model(ids, **options)
 
     def append(self, token: Tensor, rows: Tensor | None = None) -> None:
         """Write one token (B,) behind each row, or behind the rows named."""
         if rows is not None:
             self.select(rows.flatten(), memory=False)
         self.ids = torch.cat([self.ids, token[:, None].to(self.ids.dtype)], dim=1)
-        if self.mask is not None and not self.reads:
+        if self.mask is not None and not self.reads and self.stepper is None:
             self.mask = torch.cat([self.mask, torch.ones_like(self.mask[:, :1])], dim=1)
 
     def select(self, rows: Tensor, *, memory: bool = True) -> None:
@@ -313,8 +322,9 @@ class _Writer:
             self.memory = self.memory[rows]
         if memory and self.mask is not None:
             self.mask = self.mask[rows]
-        if self.cache is not None:
-            self.cache.select(rows)
+        for kept in (self.cache, self.stepper):
+            if kept is not None:
+                kept.select(rows)
 
 
 def _write(
@@ -328,9 +338,11 @@ def _write(
     done = torch.zeros(len(writer.ids), dtype=torch.bool, device=writer.ids.device)
     with _evaluating(writer.model):
         for _ in range(writer.max_new_tokens):
-            token = choose(writer.logits()).masked_fill(done, pad)
+            token = choose(writer.logits())
+            if len(eos):
+                token = token.masked_fill(done, pad)
+                done |= torch.isin(token, eos)
             writer.append(token)
-            done |= torch.isin(token, eos)
             if len(eos) and bool(done.all()):
                 break
     return writer.ids

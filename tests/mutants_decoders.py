@@ -17,12 +17,14 @@ GPT2 = "lib/models/gpt2.py"
 LAYERS = "lib/layers.py"
 LOSSES = "lib/losses.py"
 POSITIONS = "lib/positions.py"
+STEPPER = "lib/stepper.py"
 T5 = "lib/models/t5.py"
 TRANSFORMER = "lib/models/transformer.py"
 IN_CACHE = "tests/test_cache.py::"
 IN_GPT2 = "tests/models/test_gpt2.py::"
 IN_HEADS = "tests/test_multi_head.py::"
 IN_RELATIVE = "tests/test_relative_positions.py::"
+IN_STEPPER = "tests/test_stepper.py::"
 IN_T5 = "tests/models/test_t5.py::"
 
 DECODERS = [
@@ -582,18 +584,253 @@ DECODERS = [
         "a table without memory",
         "tests/models/test_transformer.py::test_equals_the_official_model",
     ),
+    # the fast step
+    (
+        GENERATION,
+        "self.stepper.read(self.ids[:, self.stepper.length :])",
+        "self.stepper.read(self.ids)",
+        "the fast step reads again what it has read",
+        "test_greedy_equals_the_official_one",
+    ),
+    (
+        GENERATION,
+        "for kept in (self.cache, self.stepper):",
+        "for kept in (self.stepper,):",
+        "the model's own cache does not follow the beams",
+        IN_STEPPER + "test_what_is_written_is_what_the_model_writes",
+    ),
+    (
+        GENERATION,
+        "for kept in (self.cache, self.stepper):",
+        "for kept in (self.cache,):",
+        "the fast step does not follow the beams",
+        "test_beams_equal_the_official_ones",
+    ),
+    (
+        GPT2,
+        "Stepper.of(self, capacity, attention_mask) if type(self) is GPT2 else None",
+        "Stepper.of(self, capacity, attention_mask)",
+        "a child of GPT-2 written by its parent's step",
+        IN_STEPPER + "test_it_stands_back_from_a_child_a_listener_to_all_and_autocast",
+    ),
+    *(
+        (STEPPER, old, new, why, test)
+        for old, new, why, test in (
+            (
+                "self._places[start:end], None",
+                "self._places[:n], None",
+                "places begin again",
+                "test_equals_the_model",
+            ),
+            (
+                "seen = self._real[..., :end]",
+                "seen = None",
+                "padding seen",
+                "test_padding_is_hidden_and_not_counted",
+            ),
+            (
+                "torch.arange(start, end, device=ids.device) - self._first",
+                "torch.arange(start, end, device=ids.device) - 0 * self._first",
+                "padding counted",
+                "test_padding_is_hidden_and_not_counted",
+            ),
+            (
+                "room.narrow(2, start, n).copy_(new)",
+                "room.narrow(2, 0, n).copy_(new)",
+                "keys written over the first",
+                "test_equals_the_model",
+            ),
+            (
+                "room.narrow(2, 0, end).split",
+                "room.split",
+                "keys that nobody wrote",
+                "test_equals_the_model",
+            ),
+            (
+                "seen, causal=True)",
+                "seen)",
+                "several tokens see the future",
+                "test_equals_the_model",
+            ),
+            (
+                "if begins or n > 1:",
+                "if begins:",
+                "several tokens behind others see the future",
+                "test_equals_the_model",
+            ),
+            (
+                "(query, key, value, seen)",
+                "(query, key, value)",
+                "padding seen by one token",
+                "test_padding_is_hidden_and_not_counted",
+            ),
+            (
+                "x = x + F.linear(found",
+                "x = F.linear(found",
+                "no residual around attention",
+                "test_equals_the_model",
+            ),
+            (
+                "x = x + F.linear(hidden",
+                "x = F.linear(hidden",
+                "no residual around the feed-forward layer",
+                "test_equals_the_model",
+            ),
+            (
+                "hidden = bend(F.linear(torch.layer_norm(x, *feed_forward_norm), *expand))",
+                "hidden = bend(F.linear(torch.layer_norm(x, *attention_norm), *expand))",
+                "one norm for both",
+                "test_equals_the_model",
+            ),
+            (
+                "torch.layer_norm(x[:, -1], *self._norm)",
+                "x[:, -1]",
+                "no last norm",
+                "test_equals_the_model",
+            ),
+            (
+                "torch.layer_norm(x[:, -1], *self._norm)",
+                "torch.layer_norm(x[:, 0], *self._norm)",
+                "logits of the first token",
+                "test_equals_the_model",
+            ),
+            (
+                "        if end > self.capacity:\n",
+                "        if False:\n",
+                "a token too many",
+                "test_what_it_refuses",
+            ),
+            (
+                "if not 1 <= capacity <= most:",
+                "if False:",
+                "more room than the table has places",
+                "test_what_it_refuses",
+            ),
+            (
+                "require_tokens(ids, attention_mask=self._mask)",
+                "pass",
+                "first tokens not looked at",
+                "test_what_it_refuses",
+            ),
+            (
+                "if ids.device != self._words.device:",
+                "if False:",
+                "tokens of another device",
+                "test_what_it_refuses",
+            ),
+            (
+                "[room.index_select(0, rows) for room in self._rooms]",
+                "self._rooms",
+                "keys not selected",
+                "test_rows_are_selected",
+            ),
+            (
+                '("_mask", "_real", "_first")',
+                '("_mask", "_first")',
+                "padding not selected",
+                "test_rows_are_selected",
+            ),
+            (
+                '("_mask", "_real", "_first")',
+                '("_mask", "_real")',
+                "places not selected",
+                "test_rows_are_selected",
+            ),
+            (
+                '("_mask", "_real", "_first")',
+                '("_real", "_first")',
+                "the mask of tokens to come not selected",
+                "test_rows_are_selected",
+            ),
+            (
+                "torch.cat([p.bias for p in three])",
+                "three[0].bias.repeat(3)",
+                "one bias for three",
+                "test_equals_the_model",
+            ),
+            (
+                "ACTIVATIONS[feed_forward.activation]",
+                'ACTIVATIONS["gelu"]',
+                "always the exact GELU",
+                "test_equals_the_model",
+            ),
+            (
+                'not torch.is_autocast_enabled("cpu")',
+                "True",
+                "under autocast",
+                "test_it_stands_back_from_a_child_a_listener_to_all_and_autocast",
+            ),
+            (
+                'not any(getattr(hooks, f"_global{name}") for name in _HOOKS)',
+                "True",
+                "a listener to all not heard",
+                "test_it_stands_back_from_a_child_a_listener_to_all_and_autocast",
+            ),
+            (
+                "not any(getattr(m, name) for m in model.modules() for name in _HOOKS)",
+                "True",
+                "hooks not called",
+                "test_it_stands_back",
+            ),
+            (
+                "not any(hasattr(type(m), name) for m in model.modules() for name in vars(m))",
+                "True",
+                "a replaced method ignored",
+                "test_it_stands_back",
+            ),
+            (
+                "all(type(m) in _PLAIN for m in model.modules() if m is not model)",
+                "True",
+                "an adapter ignored",
+                "test_it_stands_back",
+            ),
+            (
+                "type(model.norm) is LayerNorm",
+                "True",
+                "another last norm ignored",
+                "test_it_stands_back",
+            ),
+            (
+                "model.word.max_norm is None",
+                "True",
+                "the bound of words ignored",
+                "test_it_stands_back",
+            ),
+            ('layer.norm == "pre"', "True", "post-norm taken for pre-norm", "test_it_stands_back"),
+            ("and attention.scaled", "", "a scale that the model lacks", "test_it_stands_back"),
+            ("layer.feed_forward.gate is None", "True", "a gate ignored", "test_it_stands_back"),
+            (
+                "len({(p.weight.shape, p.bias is None) for p in three}) == 1",
+                "True",
+                "a bias for all or for none",
+                "test_it_stands_back",
+            ),
+            (
+                'weights[0].device.type == "cpu"',
+                "True",
+                "a device that was never tried",
+                "test_it_stands_back",
+            ),
+            (
+                "len({(w.dtype, w.device) for w in weights}) == 1",
+                "True",
+                "two dtypes",
+                "test_it_stands_back",
+            ),
+        )
+    ),
     # generation
     (
         GENERATION,
         "ids = ids[:, self.cache.length :]  # what it has not read yet",
         "pass",
         "read again what the cache has read",
-        "test_greedy_equals_the_official_one",
+        IN_STEPPER + "test_what_is_written_is_what_the_model_writes",
     ),
     (
         GENERATION,
-        "token = choose(writer.logits()).masked_fill(done, pad)",
-        "token = choose(writer.logits())",
+        "token = token.masked_fill(done, pad)",
+        "pass",
         "a row goes on behind its end",
         "test_rows_end_by_themselves",
     ),
@@ -704,8 +941,8 @@ DECODERS = [
     ),
     (
         GENERATION,
-        "            self.cache.select(rows)\n",
-        "            pass\n",
+        "                kept.select(rows)\n",
+        "                pass\n",
         "the cache does not follow the beams",
         "test_beams_equal_the_official_ones[0.0-2-False-True]",
     ),
@@ -721,7 +958,7 @@ DECODERS = [
         "    model.eval()\n    try:",
         "    try:",
         "dropout while writing",
-        "test_the_mode_of_the_model_is_not_changed",
+        IN_STEPPER + "test_what_is_written_is_what_the_model_writes",
     ),
     (
         GENERATION,

@@ -21,6 +21,7 @@ from lib.checkpoints import Pretrained
 from lib.layers import ACTIVATIONS, EncoderLayer, LayerNorm, initialise
 from lib.models.layouts import GPT2_LAYOUT
 from lib.positions import LearnedEncoding
+from lib.stepper import Stepper
 from lib.validation import require_choice, require_numbers, require_sizes, require_tokens
 
 
@@ -120,6 +121,10 @@ class GPT2(Pretrained):
         """
         hidden = self.encode(input_ids, attention_mask=attention_mask, cache=cache)
         return F.linear(hidden, self.word.weight)
+
+    def stepper(self, capacity: int, attention_mask: Tensor | None = None) -> Stepper | None:
+        """The same, faster, for tokens that come one by one; see `lib.stepper`."""
+        return Stepper.of(self, capacity, attention_mask) if type(self) is GPT2 else None
 
     def encode(self, input_ids: Tensor, *, attention_mask=None, cache=None) -> Tensor:
         """The hidden vectors (B, n, d_model) behind the last norm; arguments as in `forward`."""
