@@ -881,14 +881,15 @@ check("seven equal weights are seven samples", found.effective_samples, 7.0)
 # With $h = a a^\top$ and $h = a f$ these are both sides of {eq}`eq-lime-normal`: the same line. Now
 # $m_{\text{eff}} = m$, and no question is asked that then hardly counts.
 #
-# **Take out what is known.** The solution of the normal equations is linear in the answers. So for
-# *any* function $Q$ of the sets
+# **Take out what is known.** The solution of the normal equations is linear in the answers. Write
+# $\theta[f]$ for the line of all sets through $f$. For *any* function $Q$ of the sets, $\bar Q = Q -
+# \theta[Q]$, which is $Q$ less its own line, has no line of its own, and
 #
 # $$
-# \theta[f] = \theta[f - Q] + \theta[Q] .
+# \theta[f - \bar Q] = \theta[f] - \theta[Q] + \theta[Q] = \theta[f] .
 # $$ (eq-lime-control)
 #
-# If the line $\theta[Q]$ is known without a draw, only $\theta[f - Q]$ has to be estimated, and
+# If $\theta[Q]$ is known without a draw, we may fit the line to $f - \bar Q$ as well as to $f$, and
 # {eq}`eq-lime-sandwich` then holds with what the line leaves over of $f - Q$. This is a *control
 # variate*. A bad $Q$ costs spread; it cannot move the limit. What does a line leave over of a
 # network? First of all what words do in pairs. With $x = 1 - z$, the absent words, take
@@ -939,8 +940,9 @@ def line_of(answers, weights=proportion):
 
 
 check("the same line", line_of(gain), line_of(gain, mass6))
-taken_out = line_of(gain - any_function) + line_of(any_function)
-check("eq-lime-control", taken_out, line_of(gain))
+straight = weighted_least_squares(sets6, any_function, proportion)
+bent = any_function - straight.predict(sets6)
+check("eq-lime-control", line_of(gain - bent), line_of(gain))
 
 gone = 1 - sets6.double()
 

@@ -145,9 +145,9 @@ def lime(
         "paper": draw, and weigh by the kernel. "kernel", for words: draw sets in proportion to
         both, so that none is asked in vain and all weigh the same; their sizes are spread evenly,
         and x itself is no sample. "pairs": those sets; what pairs of words add together is
-        estimated first and taken out of the answers, and its line, which is known without a draw,
-        put back. For as small a spread it takes a fraction of the samples, if pairs are most of
-        what the line leaves over. Its `r2` may be below 0 where samples are few.
+        estimated first, and the part of it that no line can say, which is known without a draw,
+        taken out of the answers. For as small a spread it takes a fraction of the samples, if
+        pairs are most of what the line leaves over. Its `r2` may be below 0 where they are few.
     scale : the standard deviation of the neighbours of a real x
     ridge : λ ≥ 0
 
@@ -265,36 +265,34 @@ def _even_neighbours(n: int, samples: int, mass: Tensor, generator: torch.Genera
 def _without_pairs(
     z: Tensor, values: Tensor, weights: Tensor, mass: Tensor, ridge: float
 ) -> Surrogate:
-    """The line through f − Q by these samples, plus the line through Q by all sets there are.
+    """The line through f less the part of Q that is no line, of which all sets have none.
 
     Q(z) = Σ_{i<j} B_ij x_i x_j of the absent words x = 1 − z, its B fitted to the same samples.
     """
     m, n = z.shape
     absent = 1 - z.double()  # (m, n)
     B = _pairs_by_ridge(absent, values)  # (n, n), symmetric
-    together = ((absent @ B) * absent).sum(1) / 2  # Q of each sample
-    line = weighted_least_squares(z, values - together, weights, ridge=ridge)
-    if not B.any():
-        return line
+    if not B.any():  # so at least two sizes are drawn, 0 or 1 and 2, and nothing below is 0/0
+        return weighted_least_squares(z, values, weights, ridge=ridge)
 
     # The covariances of x_i with itself, x_j, x_i x_j, and x_j x_k, by how often 1, 2 and 3 given
-    # words are absent together. Ridge counts as variance: λ for m samples of this weight.
+    # words are absent together.
     size = mass / mass.sum()
     one, two, three = (_absent_together(size, k) for k in (1, 2, 3))
-    variance = one - one**2 + ridge / weights.sum().item()
-    covariance, inside, outside = two - one**2, two - one * two, three - one * two
-    # The line through x_i x_j is own · (x_i + x_j) + all · Σ_k x_k and a constant.
+    variance, covariance = one - one**2, two - one**2
+    inside, outside = two - one * two, three - one * two
+    # The line through x_i x_j is own · (x_i + x_j) + every · Σ_k x_k and a constant.
     own = (inside - outside) / (variance - covariance)
     spread = variance + (n - 1) * covariance
     every = ((2 * inside + (n - 2) * outside) / spread - 2 * own) / n
     slope = own * B.sum(1) + every * B.sum() / 2  # of the absent words
     constant = two * B.sum() / 2 - one * slope.sum()
+    bent = ((absent @ B) * absent).sum(1) / 2 - constant - absent @ slope  # Q less its line
 
-    coefficients = line.coefficients - slope  # z = 1 − x
-    intercept = line.intercept + (constant + slope.sum()).item()
-    rest = (values - intercept - z.double() @ coefficients).square().sum()
+    line = weighted_least_squares(z, values - bent, weights, ridge=ridge)
+    rest = (values - line.predict(z)).square().sum()
     total = (values - values.mean()).square().sum()
-    return Surrogate(coefficients, intercept, (1 - rest / total).item(), float(m))
+    return Surrogate(line.coefficients, line.intercept, (1 - rest / total).item(), float(m))
 
 
 def _pairs_by_ridge(absent: Tensor, values: Tensor) -> Tensor:

@@ -533,6 +533,10 @@ class TestSampling:
         with pytest.raises(ValueError, match="span 9 directions"):
             lime(game, 9, **options)
         assert lime(game, 9, ridge=0.1, **options).coefficients.isfinite().all()
+        options |= {"kernel_width": 1e-2, "samples": 90}  # so narrow that all sets are of one size
+        with pytest.raises(ValueError, match="span 9 directions"):
+            lime(wavy, 9, **options)
+        assert lime(wavy, 9, ridge=0.1, **options).coefficients.isfinite().all()
 
     @pytest.mark.parametrize("sampling", ["kernel", "pairs"])
     def test_the_same_seed(self, sampling):
