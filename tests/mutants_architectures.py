@@ -118,7 +118,7 @@ WINDOW_MUTANTS = [
         "size = block if half <= start < last else stop - start",
         "size = block if start < last else stop - start",
         "without padding: the first queries cut in blocks that are not whole",
-        "test_blocks_and_ends_meet_at_every_length",
+        "test_blocks_smaller_than_what_the_first_queries_need",
     ),
     (
         WINDOW,

@@ -429,7 +429,7 @@ def test_gradients_of_pieces_add_up(n, wanted):
     doubles = [x.detach().double().requires_grad_() for x in inputs]
     weight = make(n=n, d_v=7, seed=20)[2]
     output = sliding_window_attention(*inputs, 32)
-    assert "InTurn" in str(tensor_graph(output))
+    assert "_InTurnBackward" in tensor_graph(output)
     (output * weight.float()).sum().backward()
     (scaled_dot_product_attention(*doubles, window_mask(n, 32)) * weight).sum().backward()
     for i, (x, y) in enumerate(zip(inputs, doubles, strict=True)):
@@ -439,17 +439,17 @@ def test_gradients_of_pieces_add_up(n, wanted):
 
 
 def tensor_graph(output):
-    """The names of the nodes that made a tensor."""
-    names, waiting = set(), [output.grad_fn]
+    """The nodes that made a tensor, by the names of their classes."""
+    nodes, waiting = {}, [output.grad_fn]
     while waiting:
         node = waiting.pop()
-        names.add(type(node).__name__)
+        nodes[type(node).__name__] = node
         waiting += [before for before, _ in node.next_functions if before is not None]
-    return names
+    return nodes
 
 
 def test_the_backward_pass_in_turn_by_differences(monkeypatch):
-    monkeypatch.setattr(sliding_window, "_PIECE", 8)
+    monkeypatch.setattr(sliding_window, "_PIECE", 10)  # two blocks and a half
     inputs = [x[0, :1].requires_grad_() for x in make(n=19, d_k=2, d_v=3)]
     assert all(x.shape[:2] == (1, 19) for x in inputs)
 
@@ -511,6 +511,8 @@ def test_gradients_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         output = sliding_window_attention(*inputs, 32)
     assert output.dtype == torch.bfloat16
+    kept = tensor_graph(output)["_InTurnBackward"].saved_tensors
+    assert {x.dtype for x in kept} == {torch.bfloat16}  # and the backward pass computes with these
     output.float().square().sum().backward()
     got = [x.grad.clone() for x in inputs]
     sliding_window_attention(*inputs, 32).square().sum().backward()
@@ -540,6 +542,14 @@ def test_many_blocks_compile_in_one_graph(wants_gradient):
     want = sliding_window_attention(*inputs, 32)
     torch.testing.assert_close(compiled(*inputs, 32), want, rtol=0, atol=1e-5)
     torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("n", [192, 193, 207, 208, 300])
+def test_blocks_smaller_than_what_the_first_queries_need(n):
+    inputs = make((2,), n=n, d_k=3, d_v=4)
+    want = scaled_dot_product_attention(*inputs, window_mask(n, 128))
+    got = sliding_window_attention(*inputs, 128)
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
 
 
 def test_compiles_in_one_graph_without_global_tokens():

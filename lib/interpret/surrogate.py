@@ -301,7 +301,7 @@ def _pairs_by_ridge(absent: Tensor, values: Tensor) -> Tensor:
     g_i is what word i has in all its pairs alike: more or less weight where more words are absent.
     How strong the ridge is, is what makes the answers most likely if g, e, and what is left over
     are normal numbers, with the line taken out. It is solved for one number a sample, α:
-    e_ij = Σ_r α_r x_ri x_rj and g_i = τ Σ_r α_r x_ri (a_r − 1), with a_r absent words in sample r.
+    e_ij = Σ_r α_r x_ri x_rj and g_i = τ Σ_r α_r x_ri a_r, with a_r absent words in sample r.
     """
     m, n = absent.shape
     nothing = torch.zeros(n, n, dtype=torch.float64)
@@ -310,9 +310,10 @@ def _pairs_by_ridge(absent: Tensor, values: Tensor) -> Tensor:
     rest = free.T @ values
     if rest.square().sum() <= 1e-24 * values.square().sum():  # a line, or too few samples
         return nothing
-    others = absent.sum(1) - 1  # (m,): with how many words each is absent
+    number = absent.sum(1)  # (m,)
     common = absent @ absent.T  # how many words two samples both lack
-    pairs = common * (common - 1) / 2 + _ALIKE * torch.outer(others, others) * common
+    # Pairs of a word with itself are among these, but they are a line, and so taken out.
+    pairs = common.square() / 2 + _ALIKE * torch.outer(number, number) * common
     kernel = free.T @ pairs @ free
     scale = kernel.diagonal().mean()
     if scale <= 1e-9 * pairs.diagonal().mean():  # on these samples pairs are a line too
@@ -325,7 +326,7 @@ def _pairs_by_ridge(absent: Tensor, values: Tensor) -> Tensor:
         unlikely = (len(rest) * (rest @ solved).log() + 2 * L.diagonal().log().sum()).item()
         if unlikely < best:
             best, alpha = unlikely, free @ solved / scale
-    g = _ALIKE * (alpha * others) @ absent
+    g = _ALIKE * (alpha * number) @ absent
     B = (absent.T * alpha) @ absent + g[:, None] + g
     return B.fill_diagonal_(0.0)
 
