@@ -177,8 +177,8 @@ class Pretrained(nn.Module):
         revision : branch, tag or commit on the Hub, optional
 
         The model is laid out without memory, every name and shape is checked, and only then is
-        each tensor read from the file into its own memory: the peak is the weights and little
-        more, and a file that changes later does not change the model.
+        each tensor of the file read, once, and ours get memory of their own: the peak is the
+        weights and little more, and a file that changes later does not change the model.
 
         Raises as the module says.
         """
