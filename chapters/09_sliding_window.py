@@ -855,7 +855,8 @@ check("blocks = dense attention with the band as mask", worst, 0.0)
 # `near` says which keys exist and are not padding; `far_key` holds the keys of global tokens, which
 # stand in front of the three blocks in every block. `fast_attention` is a fused kernel, so not even
 # the scores of one block need be kept. Where every key is real, all blocks have the same mask, and
-# `_undilated_and_unmasked` beside it pads and copies nothing. Around it, `sliding_window_attention`
+# `_undilated_and_unmasked` beside it pads and copies nothing. It goes piece by piece, and computes
+# each piece again in the backward pass. Around it, `sliding_window_attention`
 # deals a dilated sequence out {eq}`eq-sliding-window-dealt`, and computes the rows of global tokens
 # apart, since these meet all keys. `gathered_window_attention` is the second way of step 3, there to be read.
 #

@@ -23,6 +23,7 @@ ConnectionError for a Hub that cannot be reached; ImportError, with the package 
 from __future__ import annotations
 
 import json
+import math
 import os
 import pickle
 import re
@@ -176,8 +177,8 @@ class Pretrained(nn.Module):
         revision : branch, tag or commit on the Hub, optional
 
         The model is laid out without memory, every name and shape is checked, and only then is
-        each tensor read from the file into its own memory: the peak is the weights and little
-        more, and a file that changes later does not change the model.
+        each tensor of the file read, once, and ours get memory of their own: the peak is the
+        weights and little more, and a file that changes later does not change the model.
 
         Raises as the module says.
         """
@@ -380,11 +381,19 @@ def _find_weights(folder_or_repo_id: str | os.PathLike, revision: str | None) ->
 
 @dataclass(frozen=True)
 class _Stored:
-    """A tensor in a file: what it is, and how to bring it into memory of its own."""
+    """A tensor in a file: what it is, and how to read it.
+
+    `read()` is a tensor in memory of its own; `read(scratch)`, for bytes enough, is one that lasts
+    until they are used again.
+    """
 
     shape: tuple[int, ...]
     dtype: torch.dtype | None  # None: a kind that no weight has
-    read: Callable[[], Tensor]
+    read: Callable[..., Tensor]
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 def _checked_tensors(
@@ -431,21 +440,54 @@ def _checked_tensors(
             raise CheckpointError(
                 f"{path.name}: expected {name} equal to {original}, to which it is tied, got others"
             )
-    return {
-        ours: _part(stored[name].read(), layout.is_transposed(name), index, count).to(
-            dtype or first.dtype
-        )
-        for ours, (name, index, count) in places.items()
-    }
+    return _read_all(stored, layout, places, dtype or first.dtype)
 
 
-def _part(stored: Tensor, transposed: bool, index: int, count: int) -> Tensor:
-    """Our tensor, in memory of its own, from the one in the file."""
-    tensor = stored.mT if transposed and stored.ndim == 2 else stored
-    if count > 1:
-        tensor = tensor.chunk(count)[index]
-    alone = tensor.is_contiguous() and count == 1
-    return tensor if alone else tensor.clone(memory_format=torch.contiguous_format)
+def _read_all(
+    stored: Mapping[str, _Stored], layout: Layout, places: Mapping[str, Part], dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """Our tensors, each in memory of its own; each of theirs is read once.
+
+    What is not as we want it, several in one, turned, or of another dtype, is read into the same
+    bytes one after the other, and goes from there to its place in one pass.
+    """
+    found: dict[str, list[tuple[str, Part]]] = {}
+    for ours, part in places.items():
+        found.setdefault(part.name, []).append((ours, part))
+
+    def is_ready(name: str) -> bool:
+        tensor, (_, part) = stored[name], found[name][0]
+        is_turned = layout.is_transposed(name) and len(tensor.shape) == 2
+        return not is_turned and part.count == 1 and tensor.dtype == dtype
+
+    most = max((stored[name].nbytes for name in found if not is_ready(name)), default=0)
+    scratch = torch.empty(most, dtype=torch.uint8)
+    tensors: dict[str, Tensor] = {}
+    for name, parts in found.items():
+        if is_ready(name):
+            [(ours, _)] = parts
+            tensors[ours] = stored[name].read()
+            continue
+        whole = stored[name].read(scratch)
+        for ours, (_, index, count) in parts:
+            tensors[ours] = _part(whole, layout.is_transposed(name), index, count, dtype)
+    return {ours: tensors[ours] for ours in places}
+
+
+def _part(whole: Tensor, transposed: bool, index: int, count: int, dtype: torch.dtype) -> Tensor:
+    """A copy of one part of a tensor of theirs, turned if it is a matrix that they have turned."""
+    if not (transposed and whole.ndim == 2):
+        part = whole.chunk(count)[index]
+        return part.to(dtype, copy=True, memory_format=torch.contiguous_format)
+    stripes = whole.chunk(count, dim=1)[index].split(_STRIPE)
+    turned = whole.new_empty(stripes[0].shape[1], whole.shape[0], dtype=dtype)
+    for place, stripe in zip(turned.split(_STRIPE, dim=1), stripes, strict=True):
+        place.copy_(stripe.mT)
+    return turned
+
+
+# Rows to turn at a time: few, so that what is read and where it goes stay in the cache.
+_STRIPE = 8
 
 
 def _lay_out_the_rest(model: nn.Module, dtype: torch.dtype) -> None:
@@ -492,8 +534,13 @@ def _open_safetensors(path: Path) -> dict[str, _Stored]:
         header = json.loads(file.read(header_size))
     header.pop("__metadata__", None)
 
-    def read(shape: tuple[int, ...], dtype: torch.dtype, offset: int) -> Tensor:
-        tensor = torch.empty(shape, dtype=dtype)
+    def read(
+        shape: tuple[int, ...], dtype: torch.dtype, offset: int, scratch: Tensor | None = None
+    ) -> Tensor:
+        if scratch is None:
+            tensor = torch.empty(shape, dtype=dtype)
+        else:
+            tensor = scratch[: math.prod(shape) * dtype.itemsize].view(dtype).view(shape)
         with path.open("rb") as file:
             file.seek(8 + header_size + offset)
             if file.readinto(tensor.view(-1).view(torch.uint8).numpy()) != tensor.nbytes:
@@ -518,8 +565,14 @@ def _open_pickle(path: Path) -> dict[str, _Stored]:
         ) from None
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
         raise CheckpointError(f"{path.name}: expected a dictionary of tensors, got others")
+
+    def read(tensor: Tensor, scratch: Tensor | None = None) -> Tensor:
+        if scratch is not None:  # which is not needed: what is mapped lasts
+            return tensor
+        return tensor.clone(memory_format=torch.contiguous_format)
+
     return {
-        name: _Stored(tuple(t.shape), t.dtype if t.is_floating_point() else None, t.clone)
+        name: _Stored(tuple(t.shape), t.dtype if t.is_floating_point() else None, partial(read, t))
         for name, t in state.items()
     }
 

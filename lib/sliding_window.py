@@ -47,9 +47,12 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from lib.attention import (
     MultiHeadAttention,
+    _dtype_here,
+    _under_a_transform,
     _validate,
     fast_attention,
     merge_heads,
@@ -418,42 +421,97 @@ def _undilated_and_unmasked(query, key, value, half, block, dropout) -> Tensor:
     But for the first w/2 queries and the last, for which there are fewer keys: each of these is an
     attention by itself. So nothing has to be padded, and no mask has n rows.
     """
-    if not (torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value))):
-        # A smaller block meets fewer keys in vain; backward, each block costs gradients of its own.
-        block = max(block // 4, min(block, _LEAST_BLOCK))
+    inputs = (query, key, value)
+    if not torch.compiler.is_compiling() and not _under_a_transform():
+        if not (torch.is_grad_enabled() and any(x.requires_grad for x in inputs)):
+            return _in_turn(*inputs, half, block, dropout)
+        if query.dtype != torch.float64 and not dropout:  # else a second derivative, and chance
+            dtype = _dtype_here(query)  # autocast's, of which the backward pass will not know
+            return _InTurn.apply(*(x.to(dtype) for x in inputs), half, block)
+    pieces = _pieces(*inputs, half, block, most=query.shape[1])
+    outputs = [_piece(*cut, half, dropout).transpose(0, 1) for _, cut in pieces]
+    return torch.cat(outputs).transpose(0, 1)
+
+
+def _pieces(query, key, value, half, block, most):
+    """Cut in pieces: yield the places of each, and what `_piece` is given of it.
+
+    The first w/2 queries are one, the last w/2 or more another, and between them stand whole
+    blocks, at least one and at most `most` queries to a piece.
+    """
     n = query.shape[1]
-    size = half + block + half
-    last = n - half - (n - 2 * half) % block  # the blocks stand from `half` to here
+    last = n - half - (n - 2 * half) % block
+    starts = range(half, last, max(most // block, 1) * block)
+    for start, stop in zip((0, *starts, last), (*starts, last, n), strict=True):
+        size = block if half <= start < last else stop - start
+        queries, keys = slice(start, stop), slice(max(start - half, 0), stop + half)
+        cut = query[:, queries], key[:, keys], value[:, keys], start - keys.start, size
+        yield (queries, keys, keys), cut
+
+
+def _piece(query, key, value, before: int, block: int, half: int, dropout: float) -> Tensor:
+    """Some queries (L, ·, d_k), by blocks that share one mask; `before` keys stand before them."""
+    size = key.shape[1] - query.shape[1] + block  # what a block may meet
     place = torch.arange(size, device=query.device)
+    offset = place - before - place[:block, None]  # (block, size): the key's place less its own
 
-    def band(n_q: int, n_k: int, before: int) -> Tensor:  # (n_q, n_k), with so many keys before
-        return (place[:n_k] - before - place[:n_q, None]).abs() <= half
+    def blocks(x: Tensor) -> Tensor:  # (L, ·, d) to (count, L, size, d), a view that overlaps
+        return x.unfold(1, size, block).permute(1, 0, 3, 2)
 
-    def blocks(x: Tensor) -> Tensor:  # (L, n, d) to (count, L, size, d), a view that overlaps
-        return x[:, : last + half].unfold(1, size, block).permute(1, 0, 3, 2)
-
-    queries = query[:, half:last].unflatten(1, (-1, block)).transpose(0, 1)
-    inner = fast_attention(
-        queries, blocks(key), blocks(value), band(block, size, half), dropout=dropout
-    )
-    first = fast_attention(
-        query[:, :half],
-        key[:, : 2 * half],
-        value[:, : 2 * half],
-        band(half, 2 * half, 0),
+    output = fast_attention(
+        query.unflatten(1, (-1, block)).transpose(0, 1),  # (count, L, block, d_k)
+        blocks(key),
+        blocks(value),
+        offset.abs() <= half,
         dropout=dropout,
     )
-    end = fast_attention(
-        query[:, last:],
-        key[:, last - half :],
-        value[:, last - half :],
-        band(n - last, n - last + half, half),
-        dropout=dropout,
-    )
-    inner = inner.transpose(1, 2).flatten(0, 1)  # (count · block, L, d_v), as the kernel wrote it
-    return torch.cat([first.transpose(0, 1), inner, end.transpose(0, 1)]).transpose(0, 1)
+    return output.transpose(1, 2).flatten(0, 1).transpose(0, 1)  # as the kernel wrote it
 
 
+def _in_turn(query, key, value, half, block, dropout) -> Tensor:
+    """The pieces one after the other, each in the memory that the one before has left."""
+    # A smaller block meets fewer keys in vain; backward, each block costs gradients of its own.
+    block = max(block // 4, min(block, _LEAST_BLOCK))
+    output = None
+    for (queries, *_), cut in _pieces(query, key, value, half, block, _PIECE):
+        piece = _piece(*cut, half, dropout)
+        if output is None:  # now the dtype is known; in memory (n, L, d_v), as the kernel writes
+            output = piece.new_empty(query.shape[1], *piece.shape[::2]).transpose(0, 1)
+        output[:, queries] = piece
+    return output
+
+
+class _InTurn(torch.autograd.Function):
+    """`_in_turn` with a backward pass that goes piece by piece as well.
+
+    Each piece is computed again and its gradients are added to those of its queries and keys. So
+    none of what autograd and the kernel need between, about three gradients for every key, is
+    there for more than one piece. It has a first derivative only.
+    """
+
+    @staticmethod
+    def forward(ctx, query, key, value, half, block):
+        ctx.save_for_backward(query, key, value)
+        ctx.sizes = half, block
+        return _in_turn(query, key, value, half, block, 0.0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        inputs, (half, block) = ctx.saved_tensors, ctx.sizes
+        totals = [torch.zeros_like(x) for x in inputs]
+        for places, (query, key, value, *sizes) in _pieces(*inputs, half, block, _PIECE):
+            piece = [x.detach().requires_grad_() for x in (query, key, value)]
+            with torch.enable_grad():
+                output = _piece(*piece, *sizes, half, 0.0)
+            found = torch.autograd.grad(output, piece, gradient[:, places[0]])
+            for total, place, part in zip(totals, places, found, strict=True):
+                total[:, place] += part
+        return *totals, None, None
+
+
+# How many queries are a piece: enough for the kernel to have work, few enough for caches.
+_PIECE = 1536
 # Smaller blocks cost more calls inside the kernel than they save.
 _LEAST_BLOCK = 16
 
@@ -488,7 +546,8 @@ def _attend(windows, query, key, value, window, dilation, masks, own, dropout) -
         _attend_row(windows, *row, half, dilation, dropout)
         for row in zip(*inputs, key_rows, global_rows, strict=True)
     ]
-    return torch.stack(outputs).reshape(value.shape)
+    whole = torch.stack(outputs) if count > 1 else outputs[0]  # which saves a copy
+    return whole.reshape(value.shape)
 
 
 def _attend_row(

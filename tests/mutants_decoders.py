@@ -21,6 +21,7 @@ STEPPER = "lib/stepper.py"
 T5 = "lib/models/t5.py"
 TRANSFORMER = "lib/models/transformer.py"
 IN_CACHE = "tests/test_cache.py::"
+READ_ONCE = "tests/test_checkpoints.py::test_each_tensor_of_the_file_is_read_once_and_is_a_copy"
 IN_GPT2 = "tests/models/test_gpt2.py::"
 IN_HEADS = "tests/test_multi_head.py::"
 IN_RELATIVE = "tests/test_relative_positions.py::"
@@ -537,17 +538,54 @@ DECODERS = [
     # checkpoints
     (
         CHECKPOINTS,
-        "tensor = stored.mT if transposed and stored.ndim == 2 else stored",
-        "tensor = stored",
+        "if not (transposed and whole.ndim == 2):",
+        "if True:",
         "a transposed matrix read as it is",
         IN_GPT2 + "test_equals_the_official_model",
     ),
     (
         CHECKPOINTS,
-        "tensor = tensor.chunk(count)[index]",
-        "tensor = tensor.chunk(count)[0]",
+        "whole.chunk(count, dim=1)[index]",
+        "whole.chunk(count, dim=1)[0]",
         "queries for queries, keys and values",
         IN_GPT2 + "test_equals_the_official_model",
+    ),
+    (
+        CHECKPOINTS,
+        "part = whole.chunk(count)[index]",
+        "part = whole.chunk(count)[0]",
+        "their biases likewise",
+        READ_ONCE,
+    ),
+    (
+        CHECKPOINTS,
+        "part.to(dtype, copy=True, ",
+        "part.to(dtype, ",
+        "a part that stays where the next tensor is read",
+        READ_ONCE,
+    ),
+    (
+        CHECKPOINTS,
+        "        whole = stored[name].read(scratch)\n"
+        "        for ours, (_, index, count) in parts:\n",
+        "        for ours, (_, index, count) in parts:\n"
+        "            whole = stored[name].read(scratch)\n",
+        "read once for each part",
+        READ_ONCE,
+    ),
+    (
+        CHECKPOINTS,
+        "part.count == 1 and tensor.dtype == dtype",
+        "part.count == 1",
+        "another dtype than the one that was asked for",
+        READ_ONCE,
+    ),
+    (
+        CHECKPOINTS,
+        "turned.split(_STRIPE, dim=1), stripes, strict=True",
+        "turned.split(_STRIPE, dim=1)[:1], stripes, strict=False",
+        "the first stripe is turned only",
+        "tests/test_checkpoints.py::test_maps_wider_than_a_stripe_are_turned",
     ),
     (
         CHECKPOINTS,

@@ -16,6 +16,12 @@ REAL = FILE + "TestRealFeatures::"
 SEEDS = FILE + "TestSeeds::"
 ERRORS = FILE + "test_errors"
 DRAWN = WORDS + "test_how_neighbours_are_drawn"
+SAMPLING = FILE + "TestSampling::"
+LIMIT = SAMPLING + "test_the_limit_is_the_same"
+SPREAD = SAMPLING + "test_the_spread_is_smaller"
+PROPORTION = SAMPLING + "test_sets_are_drawn_in_proportion_to_draw_and_kernel"
+PAIRS = SAMPLING + "test_pairs_are_found_exactly_where_there_is_nothing_else"
+FEW = SAMPLING + "test_fewer_samples_than_words_need_ridge"
 SKLEARN = FIT + "test_it_is_what_scikit_learn_finds"
 KERNEL = WORDS + "test_the_kernel"
 
@@ -221,8 +227,8 @@ SURROGATE_MUTANTS = [
         ),
         ("if x < 1:", "if x < 0:", "no word", ERRORS),
         (
-            "absent = 1 - z.double().mean(1)",
-            "absent = (~z).double().sum(1)",
+            "_distance(1 - z.double().mean(1), distance)",
+            "_distance((~z).double().sum(1), distance)",
             "distance on raw counts",
             KERNEL,
         ),
@@ -282,7 +288,7 @@ SURROGATE_MUTANTS = [
             REAL + "test_the_kernel_counts_in_standard_deviations",
         ),
         ('raise TypeError(f"x: expected', 'raise ValueError(f"x: expected', "ids", ERRORS),
-        ("if values.shape != (samples,):", "if False:", "any shape of values", ERRORS),
+        ("if values.shape != z.shape[:1]:", "if False:", "any shape of values", ERRORS),
         (
             "torch.exp(-((far / kernel_width) ** 2))",
             "torch.exp(-((far / kernel_width) ** 2) / 2)",
@@ -302,8 +308,8 @@ SURROGATE_MUTANTS = [
             KERNEL,
         ),
         (
-            "return weighted_least_squares(z, values, weights, ridge=ridge)",
-            "return weighted_least_squares(z, values, weights)",
+            "** 2))\n    return weighted_least_squares(z, values, weights, ridge=ridge)",
+            "** 2))\n    return weighted_least_squares(z, values, weights)",
             "ridge is ignored",
             WORDS + "test_ridge_shrinks",
         ),
@@ -317,14 +323,14 @@ SURROGATE_MUTANTS = [
         ("torch.randint(1, n + 1,", "torch.randint(0, n + 1,", "nothing may be absent", DRAWN),
         ("torch.randint(1, n + 1,", "torch.randint(1, n,", "everything is never absent", DRAWN),
         (
-            "order.argsort(dim=1).argsort(dim=1) >= absent",
-            "order.argsort(dim=1).argsort(dim=1) > absent",
+            "order.argsort(dim=1).argsort(dim=1) >= absent\n",
+            "order.argsort(dim=1).argsort(dim=1) > absent\n",
             "one more absent than drawn",
             DRAWN,
         ),
         (
-            "order.argsort(dim=1).argsort(dim=1) >= absent",
-            "torch.arange(n) >= absent",
+            "order.argsort(dim=1).argsort(dim=1) >= absent\n",
+            "torch.arange(n) >= absent\n",
             "the first words are absent first",
             DRAWN,
         ),
@@ -333,6 +339,126 @@ SURROGATE_MUTANTS = [
             "",
             "the whole text is no sample",
             WORDS + "test_what_f_is_asked",
+        ),
+        (
+            "torch.full((samples,), mass.sum().item(), dtype=torch.float64)",
+            "torch.ones(samples, dtype=torch.float64)",
+            "ridge against weights of one",
+            LIMIT,
+        ),
+        (
+            "                return weighted_least_squares(z, values, weights, ridge=ridge)\n"
+            "            return",
+            "                return weighted_least_squares(z, values, weights)\n            return",
+            "the kernel's sampling forgets ridge",
+            LIMIT,
+        ),
+        (
+            '        if sampling != "paper":\n            raise',
+            "        if False:\n            raise",
+            "sampling of a real x is ignored",
+            ERRORS,
+        ),
+        ("return kernel * chance", "return chance", "drawn without the kernel", PROPORTION),
+        ("return kernel * chance", "return kernel", "drawn by the kernel alone", PROPORTION),
+        ("chance = (absent > 0) / n", "chance = (absent >= 0) / n", "x is drawn", PROPORTION),
+        (
+            "math.comb(n, a) / 2**n for a in range(n + 1)",
+            "1 / 2**n for a in range(n + 1)",
+            "coins: each size as likely",
+            PROPORTION,
+        ),
+        (
+            "at = (torch.arange(samples) + start) / samples",
+            "at = torch.rand(samples, generator=generator, dtype=torch.float64)",
+            "sizes by chance and not spread evenly",
+            PROPORTION,
+        ),
+        (
+            "at = (torch.arange(samples) + start) / samples",
+            "at = (torch.arange(samples) + 0.5) / samples",
+            "a rare size is never drawn",
+            SAMPLING + "test_sizes_begin_at_a_place_that_is_drawn",
+        ),
+        (
+            ">= absent[:, None]",
+            "> absent[:, None]",
+            "the kernel's sets have one more absent",
+            PROPORTION,
+        ),
+        ("values - bent, weights", "values, weights", "Q is not taken out", PAIRS),
+        (
+            "values - bent, weights",
+            "values - bent - absent @ slope, weights",
+            "Q has a line",
+            PAIRS,
+        ),
+        ("* absent).sum(1) / 2 - constant", "* absent).sum(1) - constant", "a pair twice", PAIRS),
+        (" - constant - absent @ slope", " - absent @ slope", "Q has a mean", PAIRS),
+        (" - constant - absent @ slope", " - constant", "Q is taken out with its line", PAIRS),
+        ("return B.fill_diagonal_(0.0)", "return B", "a word as a pair with itself", PAIRS),
+        (
+            "constant = two * B.sum() / 2 - one * slope.sum()",
+            "constant = two * B.sum() / 2",
+            "the mean of Q is taken for the constant of its line",
+            PAIRS,
+        ),
+        (
+            "slope = own * B.sum(1) + every * B.sum() / 2",
+            "slope = own * B.sum(1)",
+            "what a pair says of the number of words is lost",
+            PAIRS,
+        ),
+        (
+            "/ spread - 2 * own) / n",
+            "/ spread) / n",
+            "what a pair's own words say counts twice",
+            PAIRS,
+        ),
+        ("    if not B.any():", "    if False:", "0/0 for sets of one size", FEW),
+        ("(1, 2, 3))", "(1, 2, 2))", "three words are absent as often as two", PAIRS),
+        (
+            "for a, p in enumerate(size.tolist())) / math.comb(n, k)",
+            "for a, p in enumerate(size.tolist()))",
+            "any k words for k given ones",
+            PAIRS,
+        ),
+        (
+            "    if k > n:\n        return 0.0\n",
+            "",
+            "three of two words",
+            SAMPLING + "test_pairs_of_two_words",
+        ),
+        (
+            "(1 - rest / total).item(), float(m)",
+            "line.r2, float(m)",
+            "r2 of the answers without the pairs",
+            LIMIT,
+        ),
+        (
+            "if rest.square().sum() <= 1e-24 * values.square().sum():",
+            "if False:",
+            "the most likely ridge of nothing",
+            FEW,
+        ),
+        (
+            " + _ALIKE * torch.outer(number, number) * common",
+            "",
+            "what a word has in all its pairs is put in and not fitted",
+            PAIRS,
+        ),
+        (
+            "g = _ALIKE * (alpha * number) @ absent",
+            "g = _ALIKE * alpha @ absent",
+            "what a word has in all its pairs, not by how many they are",
+            PAIRS,
+        ),
+        ("if unlikely < best:", "if unlikely > best:", "the least likely ridge", SPREAD),
+        (
+            "best, alpha = unlikely, free @ solved / scale",
+            "best, alpha = unlikely, free @ solved",
+            "pairs are scaled twice",
+            SPREAD,
         ),
         (
             "if not isinstance(x, Tensor):\n        raise",

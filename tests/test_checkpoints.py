@@ -6,9 +6,7 @@ import json
 import os
 import pickle
 import re
-import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import huggingface_hub
@@ -24,9 +22,9 @@ from lib.models.bert import BERT, BERTConfig
 from lib.models.distilbert import DistilBERT, DistilBERTConfig
 from lib.models.electra import Discriminator, Generator
 from lib.models.gpt2 import GPT2, GPT2Config
+from tests.memory_of_loading import memory_of_loading
 from tests.models.parity import randomise
 
-ROOT = Path(__file__).parents[1]
 SIZES = {"d_model": 9, "num_layers": 2, "num_heads": 3, "d_ff": 11, "max_length": 13}
 IDS = torch.tensor([[1, 2, 3, 4]])
 MODELS = [
@@ -123,6 +121,48 @@ def test_a_loaded_model_can_be_trained(folder):
     for name, parameter in model.named_parameters():
         assert parameter.requires_grad and parameter.grad is not None, name
     torch.optim.SGD(model.parameters(), lr=0.1).step()
+
+
+@pytest.mark.parametrize("model", [MODELS[0], MODELS[4]], ids=["bert", "gpt2"])
+@pytest.mark.parametrize("pickled", [False, True])
+def test_each_tensor_of_the_file_is_read_once_and_is_a_copy(tmp_path, monkeypatch, model, pickled):
+    """GPT-2's queries, keys and values stand in one tensor, and turned, as are other maps."""
+    randomise(model).save_pretrained(tmp_path / "model")
+    path = tmp_path / "model" / "model.safetensors"
+    if pickled:
+        torch.save(load_file(path), tmp_path / "model" / "pytorch_model.bin")
+        path.unlink()
+    opener = "_open_pickle" if pickled else "_open_safetensors"
+    opened, times = getattr(checkpoints, opener), {}
+
+    def counting(path):
+        def count(name, tensor):
+            def read(*scratch):
+                times[name] = times.get(name, 0) + 1
+                return tensor.read(*scratch)
+
+            return dataclasses.replace(tensor, read=read)
+
+        return {name: count(name, tensor) for name, tensor in opened(path).items()}
+
+    monkeypatch.setattr(checkpoints, opener, counting)
+    for dtype in (torch.float32, torch.float64):
+        times.clear()
+        loaded = type(model).from_pretrained(tmp_path / "model", dtype=dtype)
+        assert set(times.values()) == {1} and len(times) > 20
+        for name, tensor in loaded.state_dict().items():
+            assert torch.equal(tensor, model.state_dict()[name].to(dtype)), name
+            assert tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
+        places = {tensor.data_ptr() for tensor in loaded.state_dict().values()}
+        assert len(places) == len(loaded.state_dict())
+
+
+def test_maps_wider_than_a_stripe_are_turned(tmp_path):
+    model = randomise(GPT2(GPT2Config(17, **SIZES | {"d_model": 39, "d_ff": 50})))
+    model.save_pretrained(tmp_path / "gpt2")
+    assert checkpoints._STRIPE < 39 and 39 % checkpoints._STRIPE and 50 % checkpoints._STRIPE
+    for name, tensor in GPT2.from_pretrained(tmp_path / "gpt2").state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[name]), name
 
 
 def test_dtype_can_be_chosen(folder, model):
@@ -349,7 +389,7 @@ def test_nothing_is_read_before_all_is_checked(folder, monkeypatch):
 
     opened = checkpoints._open_safetensors
 
-    def read():
+    def read(scratch=None):
         raise AssertionError("a tensor was read")
 
     def unreadable(path):
@@ -493,59 +533,22 @@ def test_read_config(folder):
 
 # Memory, in a process of its own, which also shows what is imported when
 
-MEASURE = """
-    import os, sys, threading, torch
-    sys.path.insert(0, sys.argv[1])
-    from lib.models.bert import BERT, BERTConfig
-
-    # A model can be built where neither package is installed.
-    assert not [m for m in sys.modules if m.startswith(("safetensors", "huggingface_hub"))]
-
-    def resident():
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-    tiny = BERTConfig(5, d_model=3, num_layers=1, num_heads=3, d_ff=5, max_length=7)
-    BERT(tiny).save_pretrained(sys.argv[2] + "/tiny")
-    BERT.from_pretrained(sys.argv[2] + "/tiny")  # what the first call imports and sets up
-    before, peak, done = resident(), 0, threading.Event()
-
-    def watch():
-        global peak
-        while not done.is_set():
-            peak = max(peak, resident())
-            done.wait(0.0005)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    model = BERT.from_pretrained(sys.argv[2] + "/large")
-    done.set()
-    thread.join()
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    print((max(peak, resident()) - before) / weights, weights)
-"""
-
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
-def test_loading_takes_little_more_memory_than_the_weights(tmp_path):
-    config = BERTConfig(9000, d_model=512, num_layers=4, num_heads=8, d_ff=2048, max_length=64)
+@pytest.mark.parametrize("family", ["bert", "gpt2"])  # as they are, and fused and turned
+def test_loading_takes_little_more_memory_than_the_weights(tmp_path, family):
+    kind, config = {"bert": (BERT, BERTConfig), "gpt2": (GPT2, GPT2Config)}[family]
     with torch.device("meta"):
-        model = BERT(config)
+        model = kind(config(9000, d_model=512, num_layers=4, num_heads=8, d_ff=2048, max_length=64))
     model = model.to_empty(device="cpu")
     for parameter in model.parameters():
         parameter.data.fill_(0.5)
     model.save_pretrained(tmp_path / "large")
     del model
     gc.collect()
-    run = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(MEASURE), str(ROOT), str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    ratio, weights = map(float, run.stdout.split())
+    peak, weights = memory_of_loading(family, tmp_path / "large", tmp_path)
     assert weights > 60e6
-    assert 0.9 < ratio <= 1.2
+    assert 0.9 < peak / weights <= 1.2
 
 
 def test_docstring_names_what_is_public():

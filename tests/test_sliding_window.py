@@ -352,8 +352,9 @@ def test_no_tensor_is_n_by_n(attend, kind, dilation):
 
 @every_function
 @pytest.mark.parametrize("kind", ["plain", "masked"])
-def test_memory_grows_with_n_and_not_with_its_square(attend, kind):
+def test_memory_grows_with_n_and_not_with_its_square(attend, kind, monkeypatch):
     window = 32
+    monkeypatch.setattr(sliding_window, "_PIECE", 64)  # what one piece takes does not grow at all
 
     def run(*inputs):
         n = inputs[0].shape[-2]
@@ -408,6 +409,146 @@ def test_blocks_and_ends_meet_at_every_length(n, wants_gradient):
     query.requires_grad_(wants_gradient)
     want = scaled_dot_product_attention(query, key, value, window_mask(n, 32))
     got = sliding_window_attention(query, key, value, 32)
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
+
+
+# The backward pass, piece by piece
+
+
+@pytest.fixture
+def small_pieces(monkeypatch):
+    monkeypatch.setattr(sliding_window, "_PIECE", 64)
+
+
+@pytest.mark.parametrize("n", [81, 97, 333])
+@pytest.mark.parametrize("wanted", [(0, 1, 2), (0,), (1, 2)], ids=str)
+@pytest.mark.usefixtures("small_pieces")
+def test_gradients_of_pieces_add_up(n, wanted):
+    exact = make(n=n, d_k=5, d_v=7)
+    inputs = [x.float().requires_grad_(i in wanted) for i, x in enumerate(exact)]
+    doubles = [x.detach().double().requires_grad_() for x in inputs]
+    weight = make(n=n, d_v=7, seed=20)[2]
+    output = sliding_window_attention(*inputs, 32)
+    assert "_InTurnBackward" in tensor_graph(output)
+    (output * weight.float()).sum().backward()
+    (scaled_dot_product_attention(*doubles, window_mask(n, 32)) * weight).sum().backward()
+    for i, (x, y) in enumerate(zip(inputs, doubles, strict=True)):
+        assert (x.grad is not None) == (i in wanted)
+        if i in wanted:
+            torch.testing.assert_close(x.grad.double(), y.grad, rtol=0, atol=1e-5)
+
+
+def tensor_graph(output):
+    """The nodes that made a tensor, by the names of their classes."""
+    nodes, waiting = {}, [output.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        nodes[type(node).__name__] = node
+        waiting += [before for before, _ in node.next_functions if before is not None]
+    return nodes
+
+
+def test_the_backward_pass_in_turn_by_differences(monkeypatch):
+    monkeypatch.setattr(sliding_window, "_PIECE", 10)  # two blocks and a half
+    inputs = [x[0, :1].requires_grad_() for x in make(n=19, d_k=2, d_v=3)]
+    assert all(x.shape[:2] == (1, 19) for x in inputs)
+
+    def run(*inputs):
+        return sliding_window._InTurn.apply(*inputs, 2, 4)
+
+    assert_close(run(*inputs), scaled_dot_product_attention(*inputs, window_mask(19, 4)))
+    assert torch.autograd.gradcheck(run, inputs)
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_a_second_derivative_is_there_in_float64_and_refused_elsewhere():
+    query, key, value = make((1,), n=97, d_k=2, d_v=3)
+    query.requires_grad_()
+    for attend, arguments in (
+        (sliding_window_attention, (32,)),
+        (scaled_dot_product_attention, (window_mask(97, 32),)),
+    ):
+        output = attend(query, key, value, *arguments)
+        (slope,) = torch.autograd.grad(output.square().sum(), query, create_graph=True)
+        (second,) = torch.autograd.grad(slope.square().sum(), query)
+        if attend is sliding_window_attention:
+            got = second
+    assert second.abs().max() > 1e-3
+    assert_close(got, second)
+    inputs = (query.detach().float().requires_grad_(), key.float(), value.float())
+    output = sliding_window_attention(*inputs, 32)
+    (slope,) = torch.autograd.grad(output.square().sum(), inputs[0], create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        slope.sum().backward()
+
+
+def test_dropout_where_there_are_gradients_and_many_blocks():
+    q, k, _ = make((1,), n=97, dtype=torch.float32)
+    v = torch.eye(97).expand(1, -1, -1)  # so that the output is the weights
+    q.requires_grad_()
+    torch.manual_seed(0)
+    got = sliding_window_attention(q, k, v, 32, dropout=0.5).detach()
+    weights = sliding_window_attention(q, k, v, 32).detach()
+    share = (got != 0).float().sum() / (weights != 0).float().sum()
+    assert 0.45 < share < 0.55
+    torch.testing.assert_close(got, torch.where(got != 0, 2 * weights, 0.0), rtol=0, atol=1e-6)
+
+
+def test_transforms_go_through_many_blocks():
+    query, key, value = make((2,), n=97, d_k=2, d_v=3, dtype=torch.float32)
+
+    def f(query, key, value):
+        return sliding_window_attention(query, key, value, 32).square().sum()
+
+    got = torch.func.vmap(torch.func.grad(f))(query, key, value)
+    query.requires_grad_()
+    (want,) = torch.autograd.grad(f(query, key, value), query)
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-5)
+
+
+def test_gradients_under_autocast():
+    inputs = [x.requires_grad_() for x in make(n=97, dtype=torch.float32, d_v=5)]
+    with torch.autocast("cpu", torch.bfloat16):
+        output = sliding_window_attention(*inputs, 32)
+    assert output.dtype == torch.bfloat16
+    kept = tensor_graph(output)["_InTurnBackward"].saved_tensors
+    assert {x.dtype for x in kept} == {torch.bfloat16}  # and the backward pass computes with these
+    output.float().square().sum().backward()
+    got = [x.grad.clone() for x in inputs]
+    sliding_window_attention(*inputs, 32).square().sum().backward()
+    for x, both in zip(got, (x.grad for x in inputs), strict=True):
+        assert x.dtype == torch.float32 and x.abs().max() > 0.1
+        assert_close(x, both - x, atol=0.1)
+
+
+def test_the_backward_pass_needs_little_beside_the_gradients():
+    inputs = [x.requires_grad_() for x in make((1, 4), n=16384, d_k=8, d_v=8, dtype=torch.float32)]
+    size = inputs[0].nbytes
+
+    def run(*inputs, **options):
+        output = sliding_window_attention(*inputs, 32, **options)
+        torch.autograd.grad(output, inputs, torch.ones(1).expand_as(output))
+
+    assert peak_bytes(run, *inputs) < 6 * size  # the output, three gradients, one piece
+    masked = peak_bytes(lambda *x: run(*x, key_mask=torch.ones(16384, dtype=torch.bool)), *inputs)
+    assert masked > 8 * size  # the positive control: all pieces at once
+
+
+@pytest.mark.parametrize("wants_gradient", [False, True])
+def test_many_blocks_compile_in_one_graph(wants_gradient):
+    torch._dynamo.reset()
+    compiled = torch.compile(sliding_window_attention, fullgraph=True, backend="eager")
+    inputs = [x.requires_grad_(wants_gradient) for x in make((1,), n=97, dtype=torch.float32)]
+    want = sliding_window_attention(*inputs, 32)
+    torch.testing.assert_close(compiled(*inputs, 32), want, rtol=0, atol=1e-5)
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("n", [192, 193, 207, 208, 300])
+def test_blocks_smaller_than_what_the_first_queries_need(n):
+    inputs = make((2,), n=n, d_k=3, d_v=4)
+    want = scaled_dot_product_attention(*inputs, window_mask(n, 128))
+    got = sliding_window_attention(*inputs, 128)
     torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
 
 

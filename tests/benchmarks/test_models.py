@@ -5,10 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import math
-import os
-import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -19,7 +16,8 @@ from lib.generation import greedy
 from lib.losses import causal_lm_loss
 from lib.models.bert import BERT, BERTConfig
 from lib.models.gpt2 import GPT2, GPT2Config
-from tests.benchmarks.harness import ROOT, relative_difference
+from tests.benchmarks.harness import relative_difference
+from tests.memory_of_loading import memory_of_loading
 from tests.models import parity
 
 VOCABULARY = 65  # characters
@@ -259,7 +257,7 @@ def test_checkpoint(contest, tmp_path, family):
         before=give_back_memory,
     )
     if family == "gpt2" and contest.measures:  # at a small size tests/test_checkpoints.py has it
-        peak, weights = memory_of_loading(folder, tmp_path)
+        peak, weights = memory_of_loading("gpt2", folder, tmp_path)
         contest.value(
             "checkpoint-memory",
             peak / weights,
@@ -290,45 +288,3 @@ def filled(kind, config):
             numbers = torch.arange(parameter.numel(), dtype=torch.float32) + i
             parameter.copy_((numbers % 977 / 977 - 0.5).view_as(parameter))
     return model.eval()
-
-
-MEASURE = """
-    import os, sys, threading
-    sys.path.insert(0, sys.argv[1])
-    from lib.models.gpt2 import GPT2, GPT2Config
-
-    def resident():
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-    tiny = GPT2Config(5, d_model=3, num_layers=1, num_heads=3, max_length=7)
-    GPT2(tiny).save_pretrained(sys.argv[2] + "/tiny")
-    GPT2.from_pretrained(sys.argv[2] + "/tiny")  # what the first call imports and sets up
-    before, peak, done = resident(), 0, threading.Event()
-
-    def watch():
-        global peak
-        while not done.is_set():
-            peak = max(peak, resident())
-            done.wait(0.0005)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    model = GPT2.from_pretrained(sys.argv[3])
-    done.set()
-    thread.join()
-    print(max(peak, resident()) - before, sum(p.nbytes for p in model.parameters()))
-"""
-
-
-def memory_of_loading(folder: Path, scratch: Path) -> tuple[int, int]:
-    """The peak bytes of loading, in a process of its own, and those of the weights."""
-    run = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(MEASURE), ROOT, scratch, folder],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    peak, weights = map(int, run.stdout.split())
-    return peak, weights

@@ -387,6 +387,168 @@ class TestSeeds:
         assert 2.5 < spread[0] / spread[1] < 6.4  # √16 = 4
 
 
+def wavy(present):
+    """Of degree 2 mostly, and a little of every degree."""
+    return torch.sin(game(present) / 25) + present[:, 0].double() * present.double().mean(1)
+
+
+class TestSampling:
+    """Three ways of sampling with one limit; the last two take fewer samples for the same error."""
+
+    @staticmethod
+    def population(f, n, draw, distance, width, ridge=0.0):
+        """The line of infinitely many samples: all sets, each by how likely and how heavy it is."""
+        sets = every_set(n)
+        absent = n - sets.sum(1)
+        if draw == "coin":
+            chance = torch.full((2**n,), 2.0**-n, dtype=torch.float64)
+        else:
+            size = torch.tensor([math.comb(n, a) for a in absent.tolist()])
+            chance = torch.where(absent > 0, 1 / (n * size.double()), 0.0)
+        far = absent / n if distance == "share" else 1 - (1 - absent / n).double().sqrt()
+        weights = chance * torch.exp(-((far.double() / width) ** 2))
+        return weighted_least_squares(sets, f(sets), weights, ridge=ridge)
+
+    @pytest.mark.parametrize("draw", ["count", "coin"])
+    @pytest.mark.parametrize("distance", ["cosine", "share"])
+    @pytest.mark.parametrize("sampling", ["paper", "kernel", "pairs"])
+    @pytest.mark.parametrize("ridge", [0.0, 0.2])
+    def test_the_limit_is_the_same(self, draw, distance, sampling, ridge):
+        n, width = 5, 0.6
+        m = {"paper": 200_000, "kernel": 100_000, "pairs": 300}[sampling]
+        options = {"draw": draw, "distance": distance}
+        want = self.population(wavy, n, width=width, ridge=ridge, **options)
+        seeds = range(40 if sampling == "pairs" else 1)
+        found = [
+            lime(
+                wavy,
+                n,
+                kernel_width=width,
+                samples=m,
+                seed=seed,
+                ridge=ridge * m,  # as much for each sample
+                sampling=sampling,
+                **options,
+            )
+            for seed in seeds
+        ]
+        mean = torch.stack([line.coefficients for line in found]).mean(0)
+        assert_close(mean, want.coefficients, atol=4e-3)
+        assert_close(sum(line.intercept for line in found) / len(found), want.intercept, atol=6e-3)
+        assert_close(sum(line.r2 for line in found) / len(found), want.r2, atol=0.015)
+        plain = self.population(wavy, n, width=width, **options).coefficients
+        assert ridge == 0 or (plain - want.coefficients).abs().max() > 0.02
+
+    def test_the_spread_is_smaller(self):
+        n, width = 8, 0.25 * math.sqrt(2)
+        want = self.population(wavy, n, "count", "cosine", width).coefficients
+
+        def error(sampling, m):
+            runs = [
+                lime(wavy, n, kernel_width=width, samples=m, seed=s, sampling=sampling).coefficients
+                for s in range(40)
+            ]
+            off = torch.stack(runs) - want
+            bias = off.mean(0).square().mean().sqrt()
+            assert bias < 0.4 * off.square().mean().sqrt()  # of 40 seeds 1/√40 = 0.16 is chance
+            return off.square().mean().sqrt()
+
+        assert error("kernel", 120) < 0.95 * error("paper", 120)
+        assert error("pairs", 120) < 0.7 * error("kernel", 120)
+
+    @pytest.mark.parametrize("draw", ["count", "coin"])
+    def test_sets_are_drawn_in_proportion_to_draw_and_kernel(self, draw):
+        n, m, width = 5, 4001, 0.5
+        asked = []
+
+        def f(z):
+            asked.append(z)
+            return game(z)
+
+        options = {"kernel_width": width, "draw": draw, "distance": "share"}
+        line = lime(f, n, samples=m, seed=0, sampling="kernel", **options)
+        (z,) = asked
+        assert z.dtype == torch.bool and z.shape == (m, n)
+        share = torch.bincount((~z).sum(1), minlength=n + 1) / m
+        size = torch.arange(n + 1)
+        chance = torch.tensor([math.comb(n, a) / 2**n for a in range(n + 1)])
+        chance = chance if draw == "coin" else (size > 0) / n
+        mass = chance.double() * torch.exp(-((size / n / width) ** 2))
+        assert_close(share, mass / mass.sum(), atol=1.001 / m)  # rounded up or down, and no more
+        for a in (1, 2, 3):  # and of one size, all alike
+            places = (~z[(~z).sum(1) == a]).double().mean(0)
+            assert_close(places, torch.full((n,), a / n), atol=0.04)
+        assert_close(line.effective_samples, m, atol=1e-6)
+        assert_close(line.coefficients, self.weighted(z, mass.sum()).coefficients)
+
+    @staticmethod
+    def weighted(z, weight):
+        return weighted_least_squares(z, game(z), torch.full((len(z),), float(weight)))
+
+    def test_sizes_begin_at_a_place_that_is_drawn(self):
+        """Else a size with less than one sample would be there always, or never."""
+        seen = []
+
+        def f(z):
+            seen.append(int((~z).sum(1).max()))
+            return z.double().sum(1)
+
+        for seed in range(60):
+            lime(f, 6, kernel_width=0.35, samples=40, seed=seed, sampling="kernel")
+        assert len(set(seen)) > 1
+
+    def test_pairs_are_found_exactly_where_there_is_nothing_else(self):
+        n, options = 6, {"draw": "coin", "distance": "share"}
+        want = self.population(game, n, width=0.5, **options)
+        runs = {
+            sampling: lime(
+                game, n, kernel_width=0.5, samples=400, seed=0, sampling=sampling, **options
+            )
+            for sampling in ("kernel", "pairs")
+        }
+        off = {k: (v.coefficients - want.coefficients).abs().max() for k, v in runs.items()}
+        assert off["pairs"] < 2e-3 and off["kernel"] > 5e-2
+        assert_close(runs["pairs"].intercept, want.intercept, atol=2e-2)
+
+    @pytest.mark.parametrize("sampling", ["kernel", "pairs"])
+    @pytest.mark.parametrize("n", [1, 2, 3, 7])
+    def test_a_linear_function_is_found_by_each(self, sampling, n):
+        beta = randn(n)
+        line = lime(lambda z: 3 + z.double() @ beta, n, draw="coin", sampling=sampling, **KERNEL)
+        assert_close(line.coefficients, beta, atol=1e-9)
+        assert_close(line.intercept, 3.0, atol=1e-9)
+        assert_close(line.r2, 1.0, atol=1e-9)
+
+    def test_pairs_of_two_words(self):
+        def both(z):
+            return (z[:, 0] & z[:, 1]).double()
+
+        line = lime(both, 2, draw="coin", sampling="pairs", **KERNEL)
+        want = self.population(both, 2, "coin", "cosine", 0.7)
+        assert_close(line.coefficients, want.coefficients, atol=0.02)
+
+    @pytest.mark.parametrize("sampling", ["kernel", "pairs"])
+    def test_fewer_samples_than_words_need_ridge(self, sampling):
+        options = {"kernel_width": 0.7, "samples": 6, "seed": 0, "sampling": sampling}
+        with pytest.raises(ValueError, match="span 9 directions"):
+            lime(game, 9, **options)
+        assert lime(game, 9, ridge=0.1, **options).coefficients.isfinite().all()
+        options |= {"kernel_width": 1e-2, "samples": 90}  # so narrow that all sets are of one size
+        with pytest.raises(ValueError, match="span 9 directions"):
+            lime(wavy, 9, **options)
+        assert lime(wavy, 9, ridge=0.1, **options).coefficients.isfinite().all()
+
+    @pytest.mark.parametrize("sampling", ["kernel", "pairs"])
+    def test_the_same_seed(self, sampling):
+        first, again, other = (
+            lime(wavy, 7, kernel_width=0.7, samples=101, seed=seed, sampling=sampling)
+            for seed in (3, 3, 4)
+        )
+        assert torch.equal(first.coefficients, again.coefficients)
+        assert (first.intercept, first.r2) == (again.intercept, again.r2)
+        assert (first.coefficients - other.coefficients).abs().max() > 1e-4
+
+
 class TestThePackage:
     TEXT = "one two three four five six seven"
 
@@ -454,6 +616,15 @@ def test_errors():
         ({"seed": None}, "seed: expected an integer, got None"),
         ({"distance": "euclid"}, "distance: expected one of cosine, share, got 'euclid'"),
         ({"draw": "all"}, "draw: expected one of count, coin, got 'all'"),
+        ({"sampling": "all"}, "sampling: expected one of paper, kernel, pairs, got 'all'"),
+        (
+            {"x": torch.zeros(3), "sampling": "kernel"},
+            "sampling: expected 'paper' for a real x, got 'kernel'",
+        ),
+        (
+            {"sampling": "pairs", "f": lambda z: z},
+            r"f: expected one value a row, \(101,\), got \(101, 3\)",
+        ),
         ({"scale": 0.0}, "scale: expected a number above 0, got 0.0"),
         ({"scale": math.inf}, "scale: expected a number above 0, got inf"),
         ({"ridge": -1.0}, "ridge: expected a number of at least 0"),
