@@ -152,7 +152,8 @@ def test_each_tensor_of_the_file_is_read_once_and_is_a_copy(tmp_path, monkeypatc
         assert set(times.values()) == {1} and len(times) > 20
         for name, tensor in loaded.state_dict().items():
             assert torch.equal(tensor, model.state_dict()[name].to(dtype)), name
-            assert tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
+            assert tensor.dtype == dtype and tensor.is_contiguous()
+            assert tensor.untyped_storage().nbytes() == tensor.nbytes
         places = {tensor.data_ptr() for tensor in loaded.state_dict().values()}
         assert len(places) == len(loaded.state_dict())
 
