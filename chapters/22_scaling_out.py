@@ -823,7 +823,6 @@ for ax, s in zip(axes, (0.7, 1.6), strict=True):
             (0.1, 0.8),
             color=COLORS["key"],
             edgecolor="white",
-            hatch="///",
         )
     ax.axvline(6, ls="--", color=COLORS["reference"], lw=0.9)
     ax.set(yticks=[0.5, 1.5], yticklabels=["wire", "backward"])
@@ -835,7 +834,7 @@ show_figure(
     caption="Six buckets. Above, sending takes less time than computing: only "
     "the last bucket shows behind the dashed line. Below, it takes more: the "
     "wire is what is waited for.",
-    alt="Two time lines. Above, hatched bars of the wire follow each computed "
+    alt="Two time lines. Above, the bars of the wire follow each computed "
     "bucket with gaps and end shortly after the dashed line; below they touch "
     "and end far behind it.",
 )
@@ -1302,7 +1301,7 @@ for name, (*_, color, style) in WAYS.items():
         label=name,
         ms=4,
     )
-ax.set(xlabel="GPUs G", ylabel="efficiency E", ylim=(0, 1))
+ax.set(xlabel="GPUs G", ylabel="efficiency E", ylim=(0, 1.05))
 fig.legend(loc="outside upper center", ncols=2)
 show_figure(
     fig,

@@ -14,7 +14,7 @@ const STYLE = `
 .sp .sp-label { font-weight: 600; }
 .sp form { margin: 0 0 .7rem; max-width: 46rem; }
 .sp fieldset { display: grid; gap: .4rem 1rem; min-width: 0; margin: 0 0 .5rem; padding: 0;
-  grid-template-columns: repeat(auto-fill, minmax(min(100%, 9.5rem), 1fr)); border: 0; }
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 8rem), 1fr)); border: 0; }
 .sp legend { float: none; width: auto; margin: 0 0 .2rem; padding: 0; font-size: .9rem;
   font-weight: 600; }
 .sp label { display: flex; flex-direction: column; justify-content: end; min-width: 0; margin: 0;
@@ -32,7 +32,7 @@ const STYLE = `
   font-variant-numeric: tabular-nums; margin: 0 0 .7rem; table-layout: fixed; }
 .sp :is(th, td) { padding: .15rem .3rem; border: 0; text-align: right; font-weight: 400;
   overflow-wrap: anywhere; }
-.sp :is(th, td):first-child { padding-left: 0; text-align: left; }
+.sp :is(th, td):first-child { width: 48%; padding-left: 0; text-align: left; }
 .sp tbody tr { border-bottom: 1px solid rgb(127 127 127 / .4); }
 .sp .sp-bar { display: block; height: .4rem; margin: .1rem 0 0; background: var(--bar);
   border-radius: 2px; min-width: 1px; }
