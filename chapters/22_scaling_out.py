@@ -846,9 +846,10 @@ show_figure(
 # does the size of the bucket:
 #
 # $$
-# c = \frac{4\,\Psi_k\,\tau}{F}, \quad s = 4\,\Psi_k\,\beta\,\frac{D-1}{D}
-# \quad\Longrightarrow\quad
+# \begin{gathered}
+# c = \frac{4\,\Psi_k\,\tau}{F}, \qquad s = 4\,\Psi_k\,\beta\,\frac{D-1}{D}, \\
 # s \le c \iff \tau \ge \tau^* = F\,\beta\,\frac{D-1}{D} .
+# \end{gathered}
 # $$ (eq-scaling-out-hidden)
 #
 # Communication hides if a GPU has enough *tokens* in the backward pass beside which it sends,
@@ -1098,9 +1099,11 @@ for name, arm in arms.items():
 # needs, and $C_+$ that are done, $\tfrac43 C$ if all layers are computed again,
 #
 # $$
+# \begin{gathered}
 # T = \Big(\frac{C_+}{G F} + T_{\text{tensor}} + T_{\text{pipeline}}\Big)
-# \Big(1 + \frac{p-1}{m}\Big) + T_{\text{shows}}, \qquad
+# \Big(1 + \frac{p-1}{m}\Big) + T_{\text{shows}}, \\
 # E = \frac{C}{G\,F\;T} .
+# \end{gathered}
 # $$ (eq-scaling-out-step)
 #
 # $E$ is the *efficiency*: which part of a step the products alone would take. If all is copies
