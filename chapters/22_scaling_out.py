@@ -300,9 +300,11 @@ show_figure(
 # its likes in the other nodes; at last the $q$ gather. A link inside and a link between carry
 #
 # $$
+# \begin{gathered}
 # b_{\text{inside}} = 2\,\frac{q-1}{q}\,b, \qquad
-# b_{\text{between}} = 2\,\frac{k-1}{k}\,\frac{b}{q}, \qquad
+# b_{\text{between}} = 2\,\frac{k-1}{k}\,\frac{b}{q}, \\
 # b_{\text{inside}} + b_{\text{between}} = 2\,\frac{p-1}{p}\,b .
+# \end{gathered}
 # $$ (eq-scaling-out-two-levels)
 #
 # What a process sends is what it sends in one ring. But only a $q$-th of it takes the slow road.
