@@ -11,10 +11,14 @@
 #       - build the ring all-reduce step by step, and count what crosses each link
 #       - say when two runs agree bit for bit, and why four processes need not
 #       - compute the memory of each process under DDP and the three stages of ZeRO
+#       - cut the matrices of a layer, and prove that forward and gradient are the whole's
+#       - say when communication hides behind computation, in tokens a GPU
+#       - plan a run on thousands of GPUs, with every byte and second on paper
 #       - kill a real run and see it go on as if nothing had been
 #     prerequisites:
 #       - GPT (chapter 10)
 #       - the training loop of lib.training, with accumulation and checkpoints
+#       - operations and bytes of a step (chapter 21), for the plan
 #     data: The language reference that ships inside Python itself (pydoc_data.topics); no download.
 #     hardware: Two processes on CPU cores, joined by gloo. No GPU is used, even where there is one.
 #   jupytext:
@@ -41,6 +45,7 @@ root = next(
 sys.path.insert(0, str(root))
 
 # %% tags=["hide-input"]
+import dataclasses
 import math
 import random
 import sys
@@ -52,11 +57,14 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from lib import distributed
+from lib import cost, distributed, scaling
 from lib.distributed import World, launch, share
+from lib.layers import EncoderLayer
+from lib.scaling import Cluster, Plan
 from lib.teaching import (
     COLORS,
     CurveExplorer,
+    ScalePlanner,
     catches,
     check,
     glue,
@@ -102,9 +110,15 @@ torchrun = launch(script, folder, size=2, restarts=3)
 # | $N_r$ | a number | how many losses that sum has |
 # | $g_r$ | as $\theta$ | gradient of $S_r$, in process $r$ |
 # | $\Psi$ | a number | parameters of the model |
+# | $\alpha$ | a number | seconds until a message begins to arrive |
+# | $\beta$ | a number | seconds for each byte of it |
+# | $D$ | a number | copies of the model: *data* parallelism |
+# | $t$ | a number | parts that each matrix is cut into: *tensor* parallelism |
+# | $m$ | a number | micro-batches: parts that a copy's share of the batch goes through in |
 #
 # Each process computes its own $S_r$, $N_r$ and $g_r$. Everything else in this chapter is about
-# adding them up: how to divide, over which wires, in which order, and where to keep the results.
+# adding them up: how to divide, over which wires, in which order, and where to keep the results;
+# and about what else can be cut than the batch.
 
 # %% [markdown]
 # ## Derivation
@@ -117,10 +131,10 @@ torchrun = launch(script, folder, size=2, restarts=3)
 # \nabla L = \frac{\sum_r g_r}{\sum_r N_r}, \qquad g_r = \nabla S_r .
 # $$ (eq-scaling-out-gradient)
 #
-# So it is enough to add up the $g_r$ and two numbers, and to divide once, at the end. Whoever takes
-# a mean in each process and then the mean of the means computes something else. Write
-# $\bar g_r = g_r / N_r$ and $w_r = N_r / \sum_s N_s$. The right gradient is the weighted mean $\sum_r
-# w_r \bar g_r$; the usual one has $1/p$ for each $w_r$. They differ by
+# So it is enough to add up the $g_r$ and two numbers, and to divide once, at the end. Whoever
+# takes a mean in each process and then the mean of the means computes something else. Write
+# $\bar g_r = g_r / N_r$ and $w_r = N_r / \sum_s N_s$. The right gradient is the weighted mean
+# $\sum_r w_r \bar g_r$; the usual one has $1/p$ for each $w_r$. They differ by
 #
 # $$
 # \frac1p \sum_r \bar g_r - \nabla L = \sum_r \Big(\frac1p - w_r\Big)\, \bar g_r ,
@@ -175,23 +189,34 @@ glue("scaling-gap", gap.norm() / whole.norm())
 
 
 # %%
-def ring(vectors):
-    """All-reduce p lists of p numbers; return them and the messages of a link."""
-    p = len(vectors)
-    state = [list(v) for v in vectors]
-    messages = 0
-    for step in range(p - 1):  # reduce-scatter
+def reduce_scatter(state):
+    """Add up in p - 1 steps; then process r has piece r + 1 of the sum."""
+    p = len(state)
+    for step in range(p - 1):
         sent = [(r, (r - step) % p) for r in range(p)]
         values = [state[r][piece] for r, piece in sent]
         for (r, piece), value in zip(sent, values, strict=True):
-            state[(r + 1) % p][piece] += value
-        messages += 1
-    for step in range(p - 1):  # all-gather
+            to = state[(r + 1) % p]
+            to[piece] = to[piece] + value
+    return p - 1
+
+
+def all_gather(state):
+    """Pass the sums round in p - 1 more."""
+    p = len(state)
+    for step in range(p - 1):
         sent = [(r, (r + 1 - step) % p) for r in range(p)]
         values = [state[r][piece] for r, piece in sent]
         for (r, piece), value in zip(sent, values, strict=True):
             state[(r + 1) % p][piece] = value
-        messages += 1
+    return p - 1
+
+
+def ring(vectors):
+    """All-reduce p vectors of p pieces; return them, and a link's messages."""
+    state = [list(v) for v in vectors]
+    messages = reduce_scatter(state)
+    messages += all_gather(state)
     return state, messages
 
 
@@ -269,9 +294,55 @@ show_figure(
 )
 
 # %% [markdown]
+# Real machines have two kinds of wires: fast ones inside a node, slow ones between nodes. Let
+# each of $k$ nodes have $q$ of the $p = qk$ processes. First the $q$ reduce-scatter among
+# themselves, so that each has a $q$-th of the node's sum. Then each all-reduces its piece with
+# its likes in the other nodes; at last the $q$ gather. A link inside and a link between carry
+#
+# $$
+# \begin{gathered}
+# b_{\text{inside}} = 2\,\frac{q-1}{q}\,b, \qquad
+# b_{\text{between}} = 2\,\frac{k-1}{k}\,\frac{b}{q}, \\
+# b_{\text{inside}} + b_{\text{between}} = 2\,\frac{p-1}{p}\,b .
+# \end{gathered}
+# $$ (eq-scaling-out-two-levels)
+#
+# What a process sends is what it sends in one ring. But only a $q$-th of it takes the slow road.
+
+
+# %%
+def two_levels(vectors, q):
+    """All-reduce in nodes of q; return the results, and what crosses."""
+    k = len(vectors) // q
+    piece = len(vectors[0]) // q
+    pieces = [list(v.chunk(q)) for v in vectors]
+    nodes = [pieces[i : i + q] for i in range(0, k * q, q)]
+    inside = sum(reduce_scatter(node) for node in nodes) // k * piece
+    for r in range(q):  # each with its likes
+        own = (r + 1) % q
+        likes, messages = ring([node[r][own].chunk(k) for node in nodes])
+        for node, chunks in zip(nodes, likes, strict=True):
+            node[r][own] = torch.cat(chunks)
+    inside += sum(all_gather(node) for node in nodes) // k * piece
+    results = [torch.cat(state) for node in nodes for state in node]
+    return results, inside, messages * piece // k
+
+
+for q, k in ((2, 3), (4, 2), (3, 1), (1, 4)):
+    b = 12 * q * k
+    vectors = torch.randint(100, (q * k, b), generator=generator)
+    results, inside, between = two_levels(vectors, q)
+    total = vectors.sum(0).expand(q * k, b)
+    check("all have the sum", torch.stack(results), total)
+    sent = [2 * (q - 1) / q * b, 2 * (k - 1) / k * b / q]
+    check("eq-scaling-out-two-levels", [inside, between], sent)
+    one_ring = 2 * (q * k - 1) / (q * k) * b
+    check("together they are one ring's", inside + between, one_ring)
+
+# %% [markdown]
 # Gradients are long vectors. DDP packs them into *buckets* of some megabytes, long enough for the
 # ring, and sends a bucket as soon as its gradients are there: while the backward pass computes the
-# next ones, the last travel.
+# next ones, the last travel. Step 9 says when that hides them.
 #
 # ### Step 3. In which order? When bits agree
 #
@@ -304,10 +375,11 @@ glue("scaling-differ-by", (first - second).abs().max() * 1e16)
 #
 # ### Step 4. Who keeps what: ZeRO
 #
-# *Data parallelism* need not mean that all keep all. With Adam in mixed precision a parameter has 2
-# bytes of weight, 2 of gradient, and 12 of optimizer: the float32 master weight and two moments. Under
-# DDP each process keeps all 16. ZeRO keeps in each process one *shard*, a $p$-th: of the optimizer
-# (stage 1), of the gradients too (stage 2), of the weights too (stage 3, which FSDP is):
+# *Data parallelism* need not mean that all keep all. With Adam in mixed precision a parameter has
+# 2 bytes of weight, 2 of gradient, and 12 of optimizer: the float32 master weight and two
+# moments. Under DDP each process keeps all 16. ZeRO keeps in each process one *shard*, a $p$-th:
+# of the optimizer (stage 1), of the gradients too (stage 2), of the weights too (stage 3, which
+# FSDP is):
 #
 # $$
 # \begin{aligned}
@@ -472,8 +544,8 @@ show_figure(
 #
 # ### Step 6. Mixed precision keeps a master
 #
-# bfloat16 has 8 significant bits. Near 1 its numbers below are $2^{-8}$ apart, and an update of less
-# than half of that is lost:
+# bfloat16 has 8 significant bits. Near 1 its numbers below are $2^{-8}$ apart, and an update of
+# less than half of that is lost:
 #
 # $$
 # \operatorname{bf16}(1 - u) = 1 \quad\text{for } 0 \le u < 2^{-9} .
@@ -493,7 +565,199 @@ print(f"a thousand steps of 0.001: bfloat16 {low:.3f}, float32 {master:.3f}")
 check("all thousand are lost", low.item(), 1.0)
 
 # %% [markdown]
-# ### Step 7. Other ways to cut: the pipeline's bubble
+# ### Step 7. Cut the matrices: tensor parallelism
+#
+# A layer may be too large for one GPU, or the batch too small for many copies. Then the matrices
+# themselves are cut {cite}`shoeybi2019`. Take the feed-forward layer, $\varphi(XA)\,B$. Cut $A$
+# into $t$ blocks of *columns*, $A = [A_1 \dots A_t]$, and $B$ into the same blocks of *rows*. The
+# activation is taken number by number, so it does not mind the cut, and a product over a cut
+# index is a sum over the parts:
+#
+# $$
+# \varphi(XA)\,B = \sum_{j=1}^{t} \varphi(XA_j)\,B_j .
+# $$ (eq-scaling-out-columns)
+#
+# Each process computes one term; *one* all-reduce adds them up. Attention is cut already: heads
+# meet only in the output map. With the output map's rows $O_i$ of head $i$,
+#
+# $$
+# \operatorname{MultiHead}(X) = \sum_{i=1}^{h} \operatorname{head}_i(X)\, O_i ,
+# $$ (eq-scaling-out-heads)
+#
+# and a process takes $h/t$ of the terms. Backward the same happens at the other end. Every part
+# has read the same $X$, so its gradient is a sum over parts too. With $G$ the gradient of the
+# output,
+#
+# $$
+# \frac{\partial \ell}{\partial X} = \sum_{j=1}^{t}
+# \big( \varphi'(XA_j) \odot G B_j^\top \big)\, A_j^\top ,
+# $$ (eq-scaling-out-tensor-gradient)
+#
+# which is another all-reduce, while the gradients of $A_j$ and $B_j$ stay where they are. So a
+# layer takes two all-reduces forward and two backward, each of the $Bnd$ numbers of a batch's
+# activations. In half precision a process sends for each layer
+#
+# $$
+# b_{\text{tensor}} = 4 \cdot 2\,\frac{t-1}{t} \cdot 2\,B\,n\,d
+# = 16\,\frac{t-1}{t}\,B\,n\,d \ \text{ bytes}.
+# $$ (eq-scaling-out-tensor-bytes)
+#
+# Let us cut one of the book's layers, and put in the two edges: where parts begin to read, and
+# where they are added up. Each notes what crosses. A part is an ordinary layer, with fewer heads
+# and features; the biases *behind* a sum must be added once, so all but one part have zeros
+# there.
+
+# %%
+crossed = []  # (when, how many numbers), one for each all-reduce
+
+
+class Read(torch.autograd.Function):
+    """Forward, each part gets x. Backward, their gradients are added up."""
+
+    @staticmethod
+    def forward(ctx, x, t):
+        return tuple(x.clone() for _ in range(t))
+
+    @staticmethod
+    def backward(ctx, *gradients):
+        crossed.append(("backward", gradients[0].numel()))
+        return sum(gradients), None
+
+
+class Add(torch.autograd.Function):
+    """Forward, parts are added up. Backward, each gets the gradient."""
+
+    @staticmethod
+    def forward(ctx, *parts):
+        ctx.t = len(parts)
+        crossed.append(("forward", parts[0].numel()))
+        return sum(parts)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return (gradient,) * ctx.t
+
+
+ROWS = ("attention.output_projection", "feed_forward.contract")  # cut by rows
+
+
+def cut(name, tensor, j, t):
+    """The j-th of t parts of a layer's parameter."""
+    if "norm" in name:
+        return tensor  # each has all of it
+    if not name.startswith(ROWS):
+        return tensor.chunk(t)[j]  # torch keeps a map's columns as rows
+    if tensor.ndim == 1:
+        return tensor if j == 0 else torch.zeros_like(tensor)
+    return tensor.chunk(t, dim=1)[j]
+
+
+def in_parts(layer, t, d, h, f):
+    parts = []
+    for j in range(t):
+        part = EncoderLayer(d, h // t, f // t, d_head=d // h, norm="pre").double()
+        part.load_state_dict(
+            {name: cut(name, p, j, t) for name, p in layer.state_dict().items()}
+        )
+        parts.append(part)
+    return parts
+
+
+def forward_in_parts(parts, x):
+    t = len(parts)
+    normed = parts[0].attention_norm(x)  # all would compute the same
+    read = Read.apply(normed, t)
+    x = x + Add.apply(*[q.attention(r) for q, r in zip(parts, read, strict=True)])
+    read = Read.apply(parts[0].feed_forward_norm(x), t)
+    return x + Add.apply(
+        *[q.feed_forward(r) for q, r in zip(parts, read, strict=True)]
+    )
+
+
+d, h, f, B, n = 24, 4, 44, 3, 7
+layer = EncoderLayer(d, h, f, norm="pre").double()
+x = torch.randn(B, n, d, dtype=double, generator=generator, requires_grad=True)
+G = torch.randn(B, n, d, dtype=double, generator=generator)
+out = layer(x)
+out.backward(G)
+for t in (2, 4):
+    parts = in_parts(layer, t, d, h, f)
+    again = x.detach().clone().requires_grad_()
+    crossed.clear()
+    out_parts = forward_in_parts(parts, again)
+    out_parts.backward(G)
+    check(f"{t} parts: the layer", out_parts, out)
+    check(f"{t} parts: the gradient of its input", again.grad, x.grad)
+    own, pieces = [], []
+    for j, part in enumerate(parts):
+        for name, p in layer.named_parameters():
+            if "norm" in name or (name.startswith(ROWS) and p.ndim == 1):
+                continue  # not cut
+            own.append(part.get_parameter(name).grad.flatten())
+            pieces.append(cut(name, p.grad, j, t).flatten())
+    check(f"{t} parts: gradients of weights", torch.cat(own), torch.cat(pieces))
+    bytes_sent = sum(2 * numbers * 2 * (t - 1) / t for _, numbers in crossed)
+    check("eq-scaling-out-tensor-bytes", bytes_sent, 16 * (t - 1) / t * B * n * d)
+print([when for when, _ in crossed])
+
+# %% [markdown]
+# Two forward, two backward, in fp64 the whole layer's numbers. The three equations by themselves:
+
+# %%
+Z = torch.randn(5, 6, dtype=double, generator=generator, requires_grad=True)
+A = torch.randn(6, 8, dtype=double, generator=generator)
+Bm = torch.randn(8, 3, dtype=double, generator=generator)
+G = torch.randn(5, 3, dtype=double, generator=generator)
+gelu = nn.functional.gelu
+output = gelu(Z @ A) @ Bm
+halves = list(zip(A.chunk(2, dim=1), Bm.chunk(2), strict=True))
+check("eq-scaling-out-columns", sum(gelu(Z @ a) @ b for a, b in halves), output)
+output.backward(G)
+
+
+def slope(z):
+    z = z.detach().requires_grad_()
+    (derivative,) = torch.autograd.grad(gelu(z).sum(), z)
+    return derivative
+
+
+back = sum((slope(Z @ a) * (G @ b.T)) @ a.T for a, b in halves)
+check("eq-scaling-out-tensor-gradient", back, Z.grad)
+
+attention = layer.attention
+parts = in_parts(layer, h, d, h, f)  # one head each
+terms = [q.attention(x) for q in parts]
+check("eq-scaling-out-heads", sum(terms), attention(x))
+
+# %% [markdown]
+# The other way round fails. With $A$ cut by rows, the parts of $XA$ must be added up *before* the
+# activation, for $\varphi(u + v)$ is not $\varphi(u) + \varphi(v)$:
+
+# %%
+blocks = zip(Z.chunk(2, dim=1), A.chunk(2), strict=True)
+wrong = sum(gelu(x_j @ a_j) for x_j, a_j in blocks) @ Bm
+gap = (wrong - output).norm() / output.norm()
+check("rows first: another layer", gap > 0.1)
+blocks = zip(Z.chunk(2, dim=1), A.chunk(2), strict=True)
+linear = sum(x_j @ a_j for x_j, a_j in blocks) @ Bm
+check("without an activation both ways agree", linear, Z @ A @ Bm)
+glue("scaling-rows-first", gap.detach())
+
+# %% [markdown]
+# It is off by {glue:text}`scaling-rows-first:.2f` of the result's length; put right, it would
+# take a third all-reduce, of $f$ and not of $d$ features a token. Computation waits for each of
+# these sums: nothing is left to hide them behind. That is why $t$ is kept within a node, where
+# wires are fast.
+#
+# :::{admonition} The paper says
+# :class: paper
+# {cite:t}`shoeybi2019` (§3) cut the first matrix by columns since a cut by rows would need a
+# synchronization before the GELU, and count two all-reduces in the forward and two in the
+# backward pass of a layer. {cite:t}`narayanan2021` (§3.2) count $8\,b\,s\,h\,(t-1)/t$ for a layer
+# and a micro-batch: our $16\, Bnd\, (t-1)/t$ bytes are as many numbers of two bytes.
+# :::
+#
+# ### Step 8. Cut the layers: the pipeline's bubble
 #
 # Where layers lie in $p$ processes one after the other, a batch in $m$ parts goes through like cars
 # through a factory. Of $m + p - 1$ ticks each stage works $m$:
@@ -502,8 +766,9 @@ check("all thousand are lost", low.item(), 1.0)
 # \text{idle share} = \frac{p - 1}{m + p - 1} .
 # $$ (eq-scaling-out-bubble)
 #
-# *Tensor* parallelism cuts each matrix instead, and adds up activations twice a layer: so much
-# traffic that it stays within one machine.
+# As a share of the time in which a stage works it is $(p-1)/m$ {cite}`narayanan2021`. A stage
+# sends the next one its activations, $2\,B n d$ bytes for a whole batch, once and not four times
+# a layer: little.
 
 # %%
 for p, m in ((2, 3), (4, 8), (8, 1)):
@@ -513,11 +778,109 @@ for p, m in ((2, 3), (4, 8), (8, 1)):
     check("eq-scaling-out-bubble", idle, (p - 1) / (m + p - 1))
 
 # %% [markdown]
-# ### Step 8. How often to save
+# ### Step 9. When communication hides
 #
-# A save takes $\delta$ seconds, a failure comes every $M$ seconds. Saving every $\tau$ seconds costs
-# the share $\delta/\tau$; a failure costs half an interval, $\tau/2$, every $M$ seconds. The sum is
-# least where the derivative $-\delta/\tau^2 + 1/(2M)$ is zero:
+# A backward pass has $K$ buckets, computed in $c$ seconds each, and each takes $s$ seconds on the
+# wire. There is one wire, and a bucket may leave as soon as its gradients are there and the wire
+# is free. Bucket $k$ leaves at $kc$ or when the one before has arrived, whichever is later. If
+# $s \le c$ the wire is always free in time, and only the last bucket shows. If $s > c$ the wire
+# never rests after the first bucket. Both cases in one line:
+#
+# $$
+# T = \underbrace{K c}_{\text{computation}}
+# + \underbrace{s + (K - 1) \max(0,\, s - c)}_{\text{what shows}} .
+# $$ (eq-scaling-out-overlap)
+#
+# We play it through, event by event.
+
+
+# %%
+def play(buckets, c, s):
+    """When each bucket was computed, and when it left and arrived."""
+    free, events = 0.0, []
+    for k in range(buckets):
+        ready = (k + 1) * c
+        leaves = max(ready, free)
+        free = leaves + s
+        events.append((k * c, leaves, free))
+    return events
+
+
+for K, c, s in ((6, 1.0, 0.7), (6, 1.0, 1.0), (6, 1.0, 1.6), (1, 1.0, 3.0)):
+    arrived = play(K, c, s)[-1][-1]
+    formula = K * c + s + (K - 1) * max(0, s - c)
+    check("eq-scaling-out-overlap", arrived, formula)
+    shown = scaling.exposed_seconds(K * c, K * s, K)
+    check("lib.scaling says the same", arrived - K * c, shown)
+
+# %% tags=["hide-input"]
+fig, axes = plt.subplots(2, 1, figsize=(4.8, 3.0), sharex=True)
+for ax, s in zip(axes, (0.7, 1.6), strict=True):
+    for begins, leaves, arrives in play(6, 1.0, s):
+        ax.broken_barh(
+            [(begins, 1.0)], (1.1, 0.8), color=COLORS["query"], edgecolor="white"
+        )
+        ax.broken_barh(
+            [(leaves, arrives - leaves)],
+            (0.1, 0.8),
+            color=COLORS["key"],
+            edgecolor="white",
+        )
+    ax.axvline(6, ls="--", color=COLORS["reference"], lw=0.9)
+    ax.set(yticks=[0.5, 1.5], yticklabels=["wire", "backward"])
+    ax.set_title(f"s = {s} c")
+axes[1].set(xlabel="time, in c")
+show_figure(
+    fig,
+    name="fig-scaling-out-overlap",
+    caption="Six buckets. Above, sending takes less time than computing: only "
+    "the last bucket shows behind the dashed line. Below, it takes more: the "
+    "wire is what is waited for.",
+    alt="Two time lines. Above, the bars of the wire follow each computed "
+    "bucket with gaps and end shortly after the dashed line; below they touch "
+    "and end far behind it.",
+)
+
+# %% [markdown]
+# {numref}`fig-scaling-out-overlap` shows both cases. When is $s \le c$? Say a bucket holds
+# $\Psi_k$ parameters. A GPU that does $F$ operations a second needs $4\,\Psi_k$ operations for
+# each of its $\tau$ tokens, and sends $2 \cdot 2\Psi_k (D-1)/D$ bytes. Parameters cancel, and so
+# does the size of the bucket:
+#
+# $$
+# \begin{gathered}
+# c = \frac{4\,\Psi_k\,\tau}{F}, \qquad s = 4\,\Psi_k\,\beta\,\frac{D-1}{D}, \\
+# s \le c \iff \tau \ge \tau^* = F\,\beta\,\frac{D-1}{D} .
+# \end{gathered}
+# $$ (eq-scaling-out-hidden)
+#
+# Communication hides if a GPU has enough *tokens* in the backward pass beside which it sends,
+# however large the model is. With accumulation it is the tokens of the last part alone: before,
+# gradients are not whole.
+
+# %%
+cluster = Cluster(latency=0.0)  # an H100's data sheet, 0.4 of it reached
+F, beta, D = cluster.flops * cluster.used, 1 / cluster.between, 64
+limit_tokens = F * beta * (D - 1) / D
+for factor, hides in ((0.5, False), (0.99, False), (1.01, True), (2.0, True)):
+    for psi_k in (1e6, 2e8):
+        c = 4 * psi_k * factor * limit_tokens / F
+        s = 4 * psi_k * beta * (D - 1) / D
+        last = play(32, c, s)[-1]
+        only_one_shows = abs(last[-1] - 32 * c - s) < 1e-9 * s
+        check("eq-scaling-out-hidden", only_one_shows == hides)
+glue("scaling-tokens-between", f"{F / cluster.between:,.0f}")
+glue("scaling-tokens-inside", f"{F / cluster.inside:,.0f}")
+
+# %% [markdown]
+# With an H100's data sheet, {glue:text}`scaling-tokens-between` tokens if all goes over a network
+# link of its own, and {glue:text}`scaling-tokens-inside` inside a node.
+#
+# ### Step 10. How often to save
+#
+# A save takes $\delta$ seconds, a failure comes every $M$ seconds. Saving every $\tau$ seconds
+# costs the share $\delta/\tau$; a failure costs half an interval, $\tau/2$, every $M$ seconds.
+# The sum is least where the derivative $-\delta/\tau^2 + 1/(2M)$ is zero:
 #
 # $$
 # \tau^* = \sqrt{2\,\delta M} .
@@ -594,6 +957,14 @@ check(
 # ```
 #
 # ```{lib-source} lib.distributed.processes
+# ```
+#
+# For plans there is `lib.scaling`: what a GPU keeps, what it sends, and how long a step takes.
+#
+# ```{lib-source} lib.scaling.traffic_each
+# ```
+#
+# ```{lib-source} lib.scaling.step_seconds
 # ```
 
 # %%
@@ -674,16 +1045,16 @@ show_figure(
 
 # %% [markdown]
 # Losses and weights are the same bits, for DDP and FSDP2, and for the run in which process 1 was
-# killed by SIGKILL at step 8 ({numref}`fig-scaling-out-killed`). All ran on a CPU with gloo. On GPUs
-# with nccl the same code runs, but nothing here was measured there; and bits are promised only for
-# one machine, one number of threads, and two processes.
+# killed by SIGKILL at step 8 ({numref}`fig-scaling-out-killed`). All ran on a CPU with gloo. On
+# GPUs with nccl the same code runs, but nothing here was measured there; and bits are promised
+# only for one machine, one number of threads, and two processes.
 #
 # :::{admonition} Our remark
 # :class: remark
-# torchrun keeps one store for all its starts. A process that was killed leaves its address there, and
-# its successor may be looked for at the old one: many of our restarts failed so, with “connection
-# refused”, until `processes` gave each start a room of its own, by a prefix. A restart that was tried
-# once has not been tested.
+# torchrun keeps one store for all its starts. A process that was killed leaves its address there,
+# and its successor may be looked for at the old one: many of our restarts failed so, with
+# “connection refused”, until `processes` gave each start a room of its own, by a prefix. A
+# restart that was tried once has not been tested.
 # :::
 #
 # A longer run in float32 was recorded, with mixed precision, checkpointed activations and compiled
@@ -703,22 +1074,270 @@ for name, arm in arms.items():
     check(f"{name} trains as one process does", loss, base, atol=0.05)
 
 # %% [markdown]
-# **On paper, thousands.** One gradient all-reduce of $\Psi$ parameters in bfloat16, against the time
-# to compute it. The constants are assumptions, written as code, so that you can put in your own.
+# ## Thousands of GPUs, on paper
+#
+# Now all of it at once. $G = D\,t\,p$ GPUs hold $D$ copies of a model; each copy has its layers
+# in $p$ stages and its matrices in $t$ parts. A GPU keeps $\Psi$ parameters, about $N/(tp)$, and
+# computes $L/p$ layers. One of $m$ micro-batches has
+#
+# $$
+# \tau = \frac{B\,n}{D\,m} \ \text{ tokens}, \qquad G = D\,t\,p .
+# $$ (def-scaling-out-plan)
+#
+# From steps 2, 4, 7 and 8 follow the bytes that a GPU sends in a step, here for $p > 2$ and a stage
+# of ZeRO below two. A layer takes $r = 4$ all-reduces, or $6$ if it is computed again in the
+# backward pass, as in step 5, for then its two forward sums come twice:
+#
+# $$
+# \begin{aligned}
+# b_{\text{tensor}} &= 4\,r\,\frac{t-1}{t}\;\frac{L}{p}\, m\,\tau\, d, \\
+# b_{\text{pipeline}} &= 4\, m\,\tau\, d, \\
+# b_{\text{data}} &= 4\,\frac{D-1}{D}\,\Psi .
+# \end{aligned}
+# $$ (eq-scaling-out-sent)
+#
+# Computation waits for the first two, so they count as work, and the bubble stretches both. The
+# third travels beside the backward pass of the last micro-batch. With $C$ operations that the model
+# needs, and $C_+$ that are done, $\tfrac43 C$ if all layers are computed again,
+#
+# $$
+# \begin{gathered}
+# T = \Big(\frac{C_+}{G F} + T_{\text{tensor}} + T_{\text{pipeline}}\Big)
+# \Big(1 + \frac{p-1}{m}\Big) + T_{\text{shows}}, \\
+# E = \frac{C}{G\,F\;T} .
+# \end{gathered}
+# $$ (eq-scaling-out-step)
+#
+# $E$ is the *efficiency*: which part of a step the products alone would take. If all is copies
+# ($t = p = 1$) and nothing is hidden, computation falls as $1/D$ and traffic does not. They are
+# equal, and $E = \tfrac12$, at
+#
+# $$
+# G_{1/2} = 1 + \frac{3}{2}\,\frac{B\,n}{F\,\beta} ,
+# $$ (eq-scaling-out-half)
+#
+# if $C = 6\,\Psi B n$. The model cancels once more: what decides is the batch in tokens, against
+# the tokens that hide a byte.
 
 # %%
-PSI, TOKENS, P = 7e9, 4e6, 1024  # parameters, tokens a batch, GPUs
-FLOPS, USED, LINK = 1e15, 0.4, 50e9  # a second; share of it; bytes a second
-compute = 6 * PSI * TOKENS / P / (FLOPS * USED)
-traffic = t_ring(2 * PSI, P, ALPHA, 1 / LINK)
-print(f"compute {compute:.2f} s, all-reduce {traffic:.2f} s a step")
-glue("scaling-plan-compute", compute)
-glue("scaling-plan-traffic", traffic)
+plan = Plan(
+    layers=128,
+    heads=160,
+    head_width=160,
+    vocabulary=51200,
+    tokens=2048,
+    sequences=3072,
+    gpus=3072,
+    tensor=8,
+    pipeline=64,
+    parts=512,
+    stage=0,
+    recompute=True,
+)
+cluster = Cluster(
+    flops=cost.peak_flops("NVIDIA A100-SXM4-80GB", torch.bfloat16),
+    used=0.6,
+    memory=80e9,
+    inside=300e9,
+    between=200e9 / 8,
+    latency=10e-6,
+    per_node=8,
+)
+SOURCES = {
+    "flops": "data sheet of the A100, bfloat16, dense",
+    "used": "assumed",
+    "memory": "the same data sheet",
+    "inside": "the same: NVLink, half of what both directions have",
+    "between": "one link of 200 Gb/s a GPU, Narayanan et al., section 5",
+    "latency": "assumed",
+    "per_node": "Narayanan et al., section 5",
+}
+for name, source in SOURCES.items():
+    print(f"{name:9}{getattr(cluster, name):10.4g}  {source}")
+D, t, p, m, L = plan.data, plan.tensor, plan.pipeline, plan.parts, plan.layers
+tau, psi = plan.part_tokens, scaling.parameters_each(plan)
+check("tokens of a micro-batch", tau, 3072 * 2048 / D / m)
+sent = scaling.traffic_each(plan)
+check(
+    "eq-scaling-out-sent",
+    [sent["tensor"], sent["pipeline"], sent["data"]],
+    [
+        4 * 6 * (t - 1) / t * L / p * m * tau * plan.width,
+        4 * m * tau * plan.width,
+        4 * (D - 1) / D * psi,
+    ],
+)
+
+
+def through(stages, parts, work):
+    """When parts have gone through all stages in order, and back."""
+    free = [0.0] * stages
+    came = [0.0] * parts
+    for way in (range(stages), reversed(range(stages))):
+        for s in way:
+            for k in range(parts):
+                free[s] = max(free[s], came[k]) + work / 2  # half of it each way
+                came[k] = free[s]
+    return max(came)
+
+
+seconds = scaling.step_seconds(plan, cluster)
+work = seconds["compute"] + seconds["tensor"] + seconds["pipeline"]
+F = cluster.flops * cluster.used
+needed = scaling.step_flops(plan) / plan.gpus / F  # C / (G F)
+check("a third more for what is done again", seconds["compute"], 4 / 3 * needed)
+played = through(p, m, work / m) + seconds["exposed"]
+check("eq-scaling-out-step", seconds["overlapped"] / played, 1.0)
+check("and E", seconds["efficiency"] * played / needed, 1.0)
+
+for kind, size in sent.items():
+    print(f"{kind:9}{size / 1e9:8.1f} GB sent,{seconds[kind]:8.2f} s")
+print(f"compute {seconds['compute']:20.2f} s, bubble {seconds['bubble']:.2f} s")
+print(f"step {seconds['overlapped']:23.2f} s: {scaling.limit(plan, cluster)}")
+
+
+def utilisation(used):
+    """The share of the peak, counting what is done again, as the paper does."""
+    guess = dataclasses.replace(cluster, used=used)
+    return 4 / 3 * scaling.step_seconds(plan, guess)["mfu"]
+
+
+low, high = 0.1, 1.0
+for _ in range(50):  # which share must products reach, for the paper's 52 %?
+    middle = (low + high) / 2
+    low, high = (middle, high) if utilisation(middle) < 0.52 else (low, middle)
+check("there is such a share", utilisation(low), 0.52)
+size = plan.layers * (12 * plan.width**2 + 13 * plan.width)
+size += (plan.vocabulary + plan.tokens) * plan.width + 2 * plan.width
+glue("scaling-plan-size", f"{size / 1e9:,.0f}")
+glue("scaling-plan-step", seconds["overlapped"])
+glue("scaling-plan-used", cluster.used)
+glue("scaling-plan-utilisation", 100 * utilisation(cluster.used))
+glue("scaling-plan-tensor", 100 * seconds["tensor"] / seconds["overlapped"])
+glue("scaling-plan-bubble", 100 * seconds["bubble"] / seconds["overlapped"])
+glue("scaling-plan-must", low)
 
 # %% [markdown]
-# With these, a step computes for {glue:text}`scaling-plan-compute:.2f` s and sends for
-# {glue:text}`scaling-plan-traffic:.2f` s. Compute falls with $p$, traffic does not: where they meet,
-# more GPUs for the same batch help no more, unless one hides behind the other.
+# The plan is the one that {cite:t}`narayanan2021` ran: the sizes are of its Table 1, as the script of
+# that table in the released code has them. It gives {glue:text}`scaling-plan-size` billion
+# parameters. If products reach {glue:text}`scaling-plan-used:.1f` of the peak, a step takes
+# {glue:text}`scaling-plan-step:.0f` s; {glue:text}`scaling-plan-tensor:.0f` % of it are all-reduces of
+# cut matrices, {glue:text}`scaling-plan-bubble:.0f` % bubble, and
+# {glue:text}`scaling-plan-utilisation:.0f` % of the peak are used, with what is done again counted, as
+# the paper counts. The paper measured 52 %. Turned round: for that, by this arithmetic, products must
+# reach {glue:text}`scaling-plan-must:.2f` of the peak while they run. That is a number that can be
+# measured on one GPU, before thousands are rented.
+#
+# :::{admonition} The paper says
+# :class: paper
+# {cite:t}`narayanan2021` (abstract): a trillion parameters at 502 petaFLOP/s on 3072 GPUs, 52 % of the
+# peak of each. A schedule with more than one piece of the model a stage, *interleaved*, makes the
+# bubble smaller, for more messages (§2.2.2).
+# :::
+#
+# And $G_{1/2}$, for the default cluster, that of an H100's data sheet:
+
+# %%
+cluster = Cluster()
+F, link = cluster.flops * cluster.used, 1 / cluster.between
+sequences, length = 1024, 4096
+half = 1 + 1.5 * sequences * length / (F * link)
+for psi_any in (1e9, 7e9):
+    compute = 6 * psi_any * sequences * length / half / F
+    traffic = 4 * psi_any * link * (half - 1) / half
+    check("eq-scaling-out-half", compute, traffic)
+glue("scaling-half", f"{half:,.0f}")
+glue("scaling-batch", f"{sequences:,}")
+glue("scaling-length", f"{length:,}")
+
+# %% [markdown]
+# For a batch of {glue:text}`scaling-batch` sequences of {glue:text}`scaling-length` tokens it is
+# {glue:text}`scaling-half` GPUs.
+#
+# How many GPUs are worth it? For this batch, and a GPT of seven billion parameters, we take for each
+# number of GPUs and each way to cut the best plan that fits into memory: so many micro-batches, and
+# layers kept or computed again.
+
+
+# %%
+def best(gpus, tensor, pipeline, stage, cluster):
+    """The efficiency of the best plan for 7 billion that fits, or None."""
+    found = []
+    for k in range(11):
+        for again in (False, True):
+            model = (32, 32, 128, 50257, length, sequences)
+            try:
+                plan = Plan(*model, gpus, tensor, pipeline, 2**k, stage, again)
+            except ValueError:  # it does not divide
+                continue
+            if scaling.limit(plan, cluster) != "memory":
+                found.append(scaling.step_seconds(plan, cluster)["efficiency"])
+    return max(found, default=None)
+
+
+WAYS = {
+    "copies, ZeRO 1": (1, 1, 1, "query", "o-"),
+    "copies, ZeRO 3": (1, 1, 3, "key", "s--"),
+    "t = 8": (8, 1, 1, "value", "^-."),
+    "t = 8, p = 4": (8, 4, 1, "scores", "v:"),
+}
+curves = {}
+for name, (t, p, stage, *_) in WAYS.items():
+    curve = {2**k: best(2**k, t, p, stage, cluster) for k in range(3, 15)}
+    curves[name] = {g: e for g, e in curve.items() if e is not None}
+for name, curve in curves.items():
+    few = [f"{g}: {curve[g]:.2f}" for g in (64, 1024, 8192) if g in curve]
+    print(f"{name:16}{'  '.join(few)}")
+first = max(curves, key=lambda name: curves[name].get(64, 0))
+check("while GPUs are few, copies are best", first == "copies, ZeRO 1")
+furthest = {name: max(curve) for name, curve in curves.items()}
+check("there are no more copies than sequences", furthest["copies, ZeRO 1"], 1024)
+check("cut models go on", furthest["t = 8"], 8192)
+check("with stages at last", curves["t = 8, p = 4"][8192] > curves["t = 8"][8192])
+
+# %% tags=["hide-input"]
+fig, ax = plt.subplots(figsize=(4.8, 3.4))
+for name, (*_, color, style) in WAYS.items():
+    ax.semilogx(
+        list(curves[name]),
+        list(curves[name].values()),
+        style,
+        color=COLORS[color],
+        label=name,
+        ms=4,
+    )
+ax.set(xlabel="GPUs G", ylabel="efficiency E", ylim=(0, 1.05))
+fig.legend(loc="outside upper center", ncols=2)
+show_figure(
+    fig,
+    name="fig-scaling-out-efficiency",
+    caption="Efficiency of a 7-billion GPT at a fixed batch of four million "
+    "tokens, as lib.scaling computes it; the best plan that fits. Copies lead "
+    "until each GPU has one sequence; cut matrices go on to eight times as many, "
+    "at a price for every token. Nothing here was measured.",
+    alt="Four curves of efficiency over GPUs on a logarithmic axis. Copies stay "
+    "highest up to 1024 GPUs and end there; the curves with cut matrices lie "
+    "lower and reach further.",
+)
+
+# %% [markdown]
+# {numref}`fig-scaling-out-efficiency` is the whole argument in one picture. Copies are cheap and come
+# to an end: where each GPU has one sequence, there is nothing more to deal out. Cut matrices pay for
+# every token, and go on; at last the gradients of too few tokens do not hide any more. There stages
+# help, bubble and all, as a GPU with fewer parameters has fewer to add up. Move the numbers yourself:
+# the planner has the formulas of `lib.scaling`, and says what limits.
+
+# %%
+ScalePlanner(name="planner")
+
+# %% [markdown]
+# :::{admonition} Our remark
+# :class: remark
+# What this arithmetic leaves out makes real steps longer: slow GPUs that all wait for, wires
+# shared with others, the optimizer, data, logits. What it doesn't know makes them shorter:
+# interleaved pipelines, all-reduces that travel beside the other half of a batch. It tells bounds
+# and reasons. A plan is to be measured before it is believed.
+# :::
 
 # %% [markdown]
 # ## Broken on purpose
@@ -843,17 +1462,60 @@ catches("D69b", a_kill_leaves_a_whole_file, broken=in_place, fixed=beside)
 
 # %% [markdown]
 # **Fix:** write beside it, down to the disk, and rename. The name has the old file or the new one.
+#
+# :::{admonition} Broken on purpose D70: a bias in every part
+# :class: broken
+# The second matrix of a feed-forward layer is cut by rows, and each part adds the bias behind it.
+# The all-reduce adds it $t$ times. At the start biases are zero, so nothing is seen; later the
+# loss is a little worse than it should be, and a checkpoint loaded with another $t$ is another
+# model.
+# :::
+
+
+# %%
+bias = torch.randn(3, dtype=double, generator=generator)
+
+
+def with_bias_each(parts):
+    return sum(gelu(Z @ a) @ b + bias for a, b in parts)
+
+
+def with_bias_once(parts):
+    return sum(gelu(Z @ a) @ b for a, b in parts) + bias
+
+
+def the_number_of_parts_does_not_matter(forward):
+    results = [
+        forward(list(zip(A.chunk(t, dim=1), Bm.chunk(t), strict=True)))
+        for t in (1, 2, 4)
+    ]
+    gap = (results[2] - results[0]).norm() / bias.expand(5, 3).norm()
+    assert gap < 1e-12, f"one part and four differ by {gap:.1f} biases"
+
+
+catches(
+    "D70",
+    the_number_of_parts_does_not_matter,
+    broken=with_bias_each,
+    fixed=with_bias_once,
+)
+
+# %% [markdown]
+# **Fix:** add it once, behind the sum.
 
 # | Said | True | Source |
 # |---|---|---|
 # | more processes train the same model, only faster | a larger batch is another run: fewer steps, other noise; only the same batch in parts is the same model | {eq}`eq-scaling-out-gradient` |
 # | FSDP costs nothing | it sends half as much again as DDP | {eq}`eq-scaling-out-traffic` |
+# | a larger model hides its communication better | the model cancels; tokens a GPU decide | {eq}`eq-scaling-out-hidden` |
+# | twice the GPUs, half the time | at a fixed batch traffic stays, and at $G_{1/2}$ it is half of the step | {eq}`eq-scaling-out-half` |
 # | a seed makes runs equal on any number of processes | only of two, and of one in two parts, are the bits equal; others round otherwise | {eq}`eq-scaling-out-commutes` |
 #
 # **Told by whom, and when.** The ring is older than deep learning: it comes from clusters of
-# workstations {cite:p}`patarasuk2009`, and message-passing libraries chose among such algorithms by
-# length before {cite:p}`thakur2005`. So is the interval of checkpoints, of 1974 {cite:p}`young1974`.
-# New were the parting of Adam's state {cite:p}`rajbhandari2020` and its engines.
+# workstations {cite:p}`patarasuk2009`, and message-passing libraries chose among such algorithms
+# by length before {cite:p}`thakur2005`. So is the interval of checkpoints, of 1974
+# {cite:p}`young1974`. New were the parting of Adam's state {cite:p}`rajbhandari2020` and its
+# engines.
 
 # %% [markdown]
 # ## Exercises
@@ -1023,6 +1685,136 @@ grade("ex-scaling_out-bubble", parts_needed)
 # %% [markdown]
 # ```{solution-end}
 # ```
+#
+# ```{exercise-start} A feed-forward layer in parts
+# :label: ex-scaling_out-parts
+# ```
+# *Difficulty ●●○ · 10 minutes*
+#
+# Write `feed_forward_parts(X, A, a, B, b, t)`: the list of the $t$ parts' results, whose sum is
+# $\mathrm{GELU}(XA + a)\,B + b$. Part $j$ may use no more than its own $t$-th of $A$, $a$ and $B$.
+#
+# ```{dropdown} Hint
+# {eq}`eq-scaling-out-columns`. The bias $a$ is cut like $A$'s columns; who adds $b$?
+# ```
+
+
+# %% tags=["exercise-stub"]
+def feed_forward_parts(X, A, a, B, b, t):
+    raise NotImplementedError
+
+
+grade("ex-scaling_out-parts", feed_forward_parts)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-scaling_out-parts
+# :class: dropdown
+# ```
+
+
+# %% tags=["solution"]
+def feed_forward_parts(X, A, a, B, b, t):
+    columns = zip(A.chunk(t, dim=1), a.chunk(t), B.chunk(t), strict=True)
+    gelu = torch.nn.functional.gelu
+    results = [gelu(X @ A_j + a_j) @ B_j for A_j, a_j, B_j in columns]
+    results[0] = results[0] + b  # once
+    return results
+
+
+grade("ex-scaling_out-parts", feed_forward_parts)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
+# ```{exercise-start} A backward pass and one wire
+# :label: ex-scaling_out-wire
+# ```
+# *Difficulty ●●○ · 15 minutes*
+#
+# Write `last_arrival(compute, send)`: two lists of $K$ numbers, the seconds in which each bucket is
+# computed and sent, in this order. Return when the last bucket has arrived, if each leaves as soon
+# as it is computed and the wire is free. Buckets may differ.
+#
+# ```{dropdown} Hint
+# Keep two clocks, the processor's and the wire's.
+# ```
+
+
+# %% tags=["exercise-stub"]
+def last_arrival(compute, send):
+    raise NotImplementedError
+
+
+grade("ex-scaling_out-wire", last_arrival)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-scaling_out-wire
+# :class: dropdown
+# ```
+
+
+# %% tags=["solution"]
+def last_arrival(compute, send):
+    ready = free = 0.0
+    for c, s in zip(compute, send, strict=True):
+        ready += c
+        free = max(ready, free) + s
+    return free
+
+
+grade("ex-scaling_out-wire", last_arrival)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
+# ```{exercise-start} The most copies that hide
+# :label: ex-scaling_out-copies
+# ```
+# *Difficulty ●●● · 15 minutes*
+#
+# Write `most_copies(tokens, flops, beta)`: the largest number $D$ of copies for which a batch of
+# `tokens` tokens, one part a copy, hides its gradients but for the last bucket, with `flops`
+# operations and `beta` seconds a byte. At least 1, as one copy sends nothing.
+#
+# ```{dropdown} Hint
+# {eq}`eq-scaling-out-hidden` with $\tau$ = tokens / $D$. Multiply by $D$; round down.
+# ```
+
+
+# %% tags=["exercise-stub"]
+def most_copies(tokens, flops, beta):
+    raise NotImplementedError
+
+
+grade("ex-scaling_out-copies", most_copies)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} ex-scaling_out-copies
+# :class: dropdown
+# ```
+
+
+# %% tags=["solution"]
+def most_copies(tokens, flops, beta):
+    return math.floor(1 + tokens / (flops * beta))
+
+
+grade("ex-scaling_out-copies", most_copies)
+
+# %% [markdown]
+# ```{solution-end}
+# ```
 
 # %% [markdown]
 # ## Summary
@@ -1037,8 +1829,12 @@ grade("ex-scaling_out-bubble", parts_needed)
 #   {eq}`eq-scaling-out-traffic`.
 # - Computing again saves memory, $2\sqrt{L}$ for $L$ {eq}`eq-scaling-out-root`. Weights stay in float32
 #   {eq}`eq-scaling-out-lost`.
+# - A layer cut by columns, then by rows, is the same layer {eq}`eq-scaling-out-columns`, for two
+#   all-reduces of activations forward and two backward {eq}`eq-scaling-out-tensor-bytes`.
 # - A pipeline idles at its ends {eq}`eq-scaling-out-bubble`. Save every $\sqrt{2\delta M}$ seconds
 #   {eq}`eq-scaling-out-young`.
+# - Gradients hide behind the backward pass if a GPU has $F\beta$ tokens in it, whatever the model
+#   {eq}`eq-scaling-out-hidden`. At a fixed batch more GPUs help less and less {eq}`eq-scaling-out-step`.
 #
 # ## Sources
 #
@@ -1046,6 +1842,9 @@ grade("ex-scaling_out-bubble", parts_needed)
 #   algorithm for which length.
 # - {cite:t}`li2020`: DDP, its buckets and its overlap. {cite:t}`rajbhandari2020`, §5: ZeRO's three
 #   stages; §7: what they send. {cite:t}`zhao2023`, §3: FSDP.
+# - {cite:t}`shoeybi2019`, §3: columns, then rows; heads; two all-reduces each way.
+# - {cite:t}`narayanan2021`, §2.2 and §3: the bubble, what tensor parallelism sends, and how all
+#   three ways go together.
 # - {cite:t}`chen2016`, §4.3: memory of the order √n. {cite:t}`micikevicius2018`, §3.1: master weights.
 # - {cite:t}`huang2019`, §2.3: pipelines and their bubble. {cite:t}`young1974`: the interval of
 #   checkpoints; {cite:t}`daly2006`: a higher order of it.

@@ -247,6 +247,7 @@ def show_figure(fig: Figure, name: str, caption: str, alt: str) -> None:
     if not caption.strip() or caption.count("$") % 2:
         raise ValueError(f"{name}: expected a caption with its $ in pairs, got {caption!r}")
     _lint(fig, name)
+    fig.set_layout_engine("none")  # what was looked at is what is shown; a second layout costs time
     svg = figure_svg(fig, name)
     plt.close(fig)
     publish(

@@ -9,6 +9,7 @@ from lib.teaching.components.curve_explorer import CurveExplorer
 from lib.teaching.components.mask_painter import MaskPainter
 from lib.teaching.components.position_rotation import PositionRotation
 from lib.teaching.components.sampling import Sampling
+from lib.teaching.components.scale_planner import ScalePlanner
 from lib.teaching.components.shapley_game import ShapleyGame
 from lib.teaching.components.temperature_softmax import TemperatureSoftmax
 from lib.teaching.components.tile_stepper import TileStepper
@@ -22,6 +23,7 @@ __all__ = [
     "MaskPainter",
     "PositionRotation",
     "Sampling",
+    "ScalePlanner",
     "ShapleyGame",
     "TemperatureSoftmax",
     "TileStepper",
