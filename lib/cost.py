@@ -264,7 +264,7 @@ def parts(
     dtype : of parameters and activations: float64, float32, bfloat16 or float16
     training : whether dropout is drawn, where the config has it
     gradients : whether a backward pass may follow
-        Without, as under `torch.no_grad()`, nothing is kept, and Longformer takes smaller blocks.
+        Without, as under `torch.no_grad()`, nothing is kept, and Longformer always takes small blocks.
 
     Embeddings count the residual stream's own dropout too, and the head what stands behind the last
     layer. A CPU's fused kernel has neither dropout nor float64 nor a bias that is trained; there
@@ -397,9 +397,13 @@ def _window_attention(config: LongformerConfig, shape: _Shape, n: int, window: i
     own = 3 * linear(0, d, d)  # of global tokens; there are none, so they are not computed
     half = min(window // 2, n - 1)
     block = min(max(half, 16), n)
-    padded = half == 0 or n < 2 * half + block
-    core = (_padded_blocks if padded else _unpadded_blocks)(config, shape, n, half, block)
-    return maps + own + core + shape.keep(n, d)
+    if half > 0 and n >= 2 * half + block:
+        core = _unpadded_blocks(config, shape, n, half, block)
+        return maps + own + core + shape.keep(n, d)
+    core = _padded_blocks(config, shape, n, half, block)
+    # The output's map reads it where it is, pads included, if no two sequences have to be parted.
+    rows = -(-n // block) * block if shape.batch == 1 else n
+    return maps + own + core + shape.keep(rows, d)
 
 
 def _padded_blocks(config, shape: _Shape, n: int, half: int, block: int) -> Cost:
@@ -427,20 +431,22 @@ def _padded_blocks(config, shape: _Shape, n: int, half: int, block: int) -> Cost
 def _unpadded_blocks(config, shape: _Shape, n: int, half: int, block: int) -> Cost:
     """A longer one: the first w/2 queries, equal blocks, and the last, w/2 and what is left."""
     d, heads, size = config.d_model, config.num_heads, _size(shape.dtype)
-    if not shape.gradients:
-        block = max(block // 4, min(block, 16))
+    rate, small = config.attention_dropout, max(block // 4, min(block, 16))
+
+    def pairs_in(block: int) -> int:
+        count, last = (n - 2 * half) // block, half + (n - 2 * half) % block
+        return half * 2 * half + last * (last + half) + count * block * (half + block + half)
+
+    if shape.fused(rate):
+        # Forward in smaller blocks, of which nothing is kept but what went in; so the backward pass
+        # computes each block again, by one more forward pass, beside the five of the kernel.
+        forward, backward = (2 * shape.batch * pairs_in(b) * d for b in (small, block))
+        return Cost(0, 2 * forward, 7 * backward, size * 3 * shape.batch * n * d)
+    block = block if shape.gradients else small
     met, (count, left) = half + block + half, divmod(n - 2 * half, block)
-    last = half + left
-    rate = config.attention_dropout
-    outer = half * 2 * half + last * (last + half)  # pairs at both ends
-    pairs = outer + count * block * met
+    last, pairs = half + left, pairs_in(block)
     product = 2 * shape.batch * pairs * d
     empty = half + block + last  # one byte for each row of the three masks
-    if shape.fused(rate):
-        # Queries, keys, values, outputs; each mask, as numbers; the log-sums.
-        kept = size * (4 * shape.batch * n * d + outer + block * met)
-        logarithms = 4 * shape.batch * heads * n
-        return Cost(0, 2 * product, 5 * product, kept + logarithms + empty)
     # Queries, and keys that overlap, copied. So are the values, but where a view will do: at both
     # ends, and of one block or one head of one sequence, if they need no other dtype.
     wide = max(4, size)
@@ -563,7 +569,8 @@ def flops(
     Arguments as in `parts`. With `backward`, forward and backward pass together: what is executed,
     so with what a fused kernel of attention computes again. A multiply-add is two operations;
     whatever is done element by element is not counted, nor is a causal mask taken off. With
-    `gradients=False`, the forward pass is one under `torch.no_grad()`: fewer in Longformer.
+    `gradients=False`, the forward pass is one under `torch.no_grad()`: fewer in a Longformer whose
+    attention is composed.
 
     Deviation: fused kernels of a GPU take dropout, so that there the counts with dropout are those
     without: pass training=False.

@@ -13,8 +13,9 @@ mutant of what has since changed is an error, not a mutant that "dies".
 How it runs. One process imports torch, pytest and what the tests import of other packages, but
 nothing of lib. It forks for each module; there the modules of lib that do not import the mutated
 one are imported, and a fork for each mutant puts the mutated module into `sys.modules` (no file
-changes) and runs the test, up to its first failure. As a control every test named is also run on
-the source as it is, and has to pass: where everything fails, everything would "die".
+changes) and runs the test, up to its first failure. As a control what failed is also run on the
+source as it is, with the same parameters, and has to pass: where everything fails, everything would
+"die".
 """
 
 import ast
@@ -747,6 +748,17 @@ def _import_packages(mutants: list[Mutant]) -> None:
         warnings.simplefilter("ignore")  # what a package warns of at its import is its own affair
         for module, name in names:
             getattr(importlib.import_module(module), name or "__name__", None)  # some are lazy
+    if any(file.startswith("tests/models/") for file in files):
+        _save_one_of_transformers()
+
+
+def _save_one_of_transformers() -> None:
+    """The first model that is saved makes tables for all kinds of models: once, not in each fork."""
+    import transformers
+
+    config = transformers.GPT2Config(n_embd=2, n_layer=1, n_head=1, vocab_size=3)
+    with tempfile.TemporaryDirectory() as folder:
+        transformers.GPT2LMHeadModel(config).save_pretrained(folder)
 
 
 def _import_independent(path: str, mutants: list[Mutant]) -> None:
@@ -794,21 +806,27 @@ def _in_a_fork(path: str, source: str, tests: list[str], log: Path) -> tuple[int
 
 
 def _run_module(path: str, mutants: list[Mutant], answer, log: Path) -> None:
-    """In the fork of one module: the control and then its mutants, an Outcome each."""
+    """In the fork of one module: its mutants and then the control, an Outcome each."""
     _import_independent(path, mutants)
     gc.freeze()
-    jobs = [(f"control: {path} as it is", (ROOT / path).read_text(encoding="utf-8"), mutants)]
-    jobs += [(mutant.why, mutant.source(), [mutant]) for mutant in mutants]
-    for why, source, tested in jobs:
-        tests = list(dict.fromkeys(mutant.test_id() for mutant in tested))
+
+    def run_one(why: str, source: str, tests: list[str], control: bool = False) -> Outcome:
         began = time.perf_counter()
         exit_code, failed = _in_a_fork(path, source, tests, log)
         seconds = round(time.perf_counter() - began, 2)
-        answer.send(Outcome(path, why, tested is mutants, exit_code, failed, seconds))
+        answer.send(outcome := Outcome(path, why, control, exit_code, failed, seconds))
+        return outcome
+
+    noticed = []
+    for mutant in mutants:
+        outcome = run_one(mutant.why, mutant.source(), [mutant.test_id()])
+        noticed.append(outcome.failed if outcome.exit_code == 1 else mutant.test_id())
+    source = (ROOT / path).read_text(encoding="utf-8")
+    run_one(f"control: {path} as it is", source, list(dict.fromkeys(noticed)), control=True)
 
 
 def run(mutants: list[Mutant]):
-    """For each module the control and then its mutants: an Outcome each, as they come."""
+    """For each module its mutants and then the control: an Outcome each, as they come."""
     for mutant in mutants:
         mutant.source()  # raises now if one is stale
     torch.set_num_threads(1)  # a pool of threads does not survive a fork

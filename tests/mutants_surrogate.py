@@ -18,6 +18,8 @@ ERRORS = FILE + "test_errors"
 DRAWN = WORDS + "test_how_neighbours_are_drawn"
 SAMPLING = FILE + "TestSampling::"
 LIMIT = SAMPLING + "test_the_limit_is_the_same"
+RIDGE = LIMIT + "[0.2-kernel-cosine-count]"
+PAIRED = LIMIT + "[0.0-pairs-cosine-count]"
 SPREAD = SAMPLING + "test_the_spread_is_smaller"
 PROPORTION = SAMPLING + "test_sets_are_drawn_in_proportion_to_draw_and_kernel"
 PAIRS = SAMPLING + "test_pairs_are_found_exactly_where_there_is_nothing_else"
@@ -344,14 +346,14 @@ SURROGATE_MUTANTS = [
             "torch.full((samples,), mass.sum().item(), dtype=torch.float64)",
             "torch.ones(samples, dtype=torch.float64)",
             "ridge against weights of one",
-            LIMIT,
+            RIDGE,
         ),
         (
             "                return weighted_least_squares(z, values, weights, ridge=ridge)\n"
             "            return",
             "                return weighted_least_squares(z, values, weights)\n            return",
             "the kernel's sampling forgets ridge",
-            LIMIT,
+            RIDGE,
         ),
         (
             '        if sampling != "paper":\n            raise',
@@ -433,7 +435,7 @@ SURROGATE_MUTANTS = [
             "(1 - rest / total).item(), float(m)",
             "line.r2, float(m)",
             "r2 of the answers without the pairs",
-            LIMIT,
+            PAIRED,
         ),
         (
             "if rest.square().sum() <= 1e-24 * values.square().sum():",

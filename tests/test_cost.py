@@ -90,6 +90,13 @@ FAMILIES = {
         None,
         (1, 53),
     ),
+    "longformer, one sequence": (
+        Longformer,
+        LongformerConfig,
+        LONG | {"window": (6, 38, 46)},
+        None,
+        (1, 53),
+    ),
     "longformer, large blocks": (
         Longformer,
         LongformerConfig,

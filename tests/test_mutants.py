@@ -70,7 +70,7 @@ def test_mutants_are_told_apart():
 
 
 def test_the_harness_lets_a_harmless_mutant_live_and_judges_none_that_does_not_run():
-    control, same, broken, missing, elsewhere = run([SAME, BROKEN, MISSING, ELSEWHERE])
+    same, broken, missing, elsewhere, control = run([SAME, BROKEN, MISSING, ELSEWHERE])
     assert control.control and control.exit_code > 1  # a test that it needs is missing
     assert same.exit_code == 0
     assert broken.exit_code > 1 and "No module named 'maths'" in broken.failed
