@@ -264,7 +264,7 @@ def parts(
     dtype : of parameters and activations: float64, float32, bfloat16 or float16
     training : whether dropout is drawn, where the config has it
     gradients : whether a backward pass may follow
-        Without, as under `torch.no_grad()`, nothing is kept, and Longformer always takes small blocks.
+        Without, as under `torch.no_grad()`, nothing is kept, and Longformer's blocks are all small.
 
     Embeddings count the residual stream's own dropout too, and the head what stands behind the last
     layer. A CPU's fused kernel has neither dropout nor float64 nor a bias that is trained; there

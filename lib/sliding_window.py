@@ -446,7 +446,7 @@ def _pieces(query, key, value, half, block, most):
         size = block if half <= start < last else stop - start
         queries, keys = slice(start, stop), slice(max(start - half, 0), stop + half)
         cut = query[:, queries], key[:, keys], value[:, keys], start - keys.start, size
-        yield (queries, keys, keys), cut
+        yield (queries, keys), cut
 
 
 def _piece(query, key, value, before: int, block: int, half: int, dropout: float) -> Tensor:
@@ -499,14 +499,16 @@ class _InTurn(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, gradient):
         inputs, (half, block) = ctx.saved_tensors, ctx.sizes
-        totals = [torch.zeros_like(x) for x in inputs]
+        # a query is in one piece, a key may be in several
+        totals = [torch.empty_like(inputs[0]), *map(torch.zeros_like, inputs[1:])]
         for places, (query, key, value, *sizes) in _pieces(*inputs, half, block, _PIECE):
             piece = [x.detach().requires_grad_() for x in (query, key, value)]
             with torch.enable_grad():
                 output = _piece(*piece, *sizes, half, 0.0)
             found = torch.autograd.grad(output, piece, gradient[:, places[0]])
-            for total, place, part in zip(totals, places, found, strict=True):
-                total[:, place] += part
+            totals[0][:, places[0]] = found[0]
+            for total, part in zip(totals[1:], found[1:], strict=True):
+                total[:, places[1]] += part
         return *totals, None, None
 
 
@@ -542,9 +544,11 @@ def _attend(windows, query, key, value, window, dilation, masks, own, dropout) -
         for mask in (key_mask, global_mask)
     )
     half = min(window // 2, (n - 1) // dilation)  # no key lies further away
+    # one row is a view whose gradient is one too; the gradients of several are copied together
+    rows = [x.unbind() if count > 1 else [x.squeeze(0)] for x in inputs]
     outputs = [
         _attend_row(windows, *row, half, dilation, dropout)
-        for row in zip(*inputs, key_rows, global_rows, strict=True)
+        for row in zip(*rows, key_rows, global_rows, strict=True)
     ]
     whole = torch.stack(outputs) if count > 1 else outputs[0]  # which saves a copy
     return whole.reshape(value.shape)

@@ -753,7 +753,7 @@ def _import_packages(mutants: list[Mutant]) -> None:
 
 
 def _save_one_of_transformers() -> None:
-    """The first model that is saved makes tables for all kinds of models: once, not in each fork."""
+    """The first model that is saved makes tables for all kinds: once, not again in each fork."""
     import transformers
 
     config = transformers.GPT2Config(n_embd=2, n_layer=1, n_head=1, vocab_size=3)

@@ -129,8 +129,8 @@ WINDOW_MUTANTS = [
     ),
     (
         WINDOW,
-        "total[:, place] += part",
-        "total[:, place] = part",
+        "total[:, places[1]] += part",
+        "total[:, places[1]] = part",
         "in turn: a key has the gradient of its last piece only",
         "test_gradients_of_pieces_add_up",
     ),

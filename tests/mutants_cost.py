@@ -122,7 +122,7 @@ COST_MUTANTS = [
         "block = block if shape.gradients else small",
         "pass",
         "blocks are as large without gradients",
-        TESTS + "TestFamily::test_forward_without_gradients[longformer, large blocks]",
+        TESTS + "TestFamily::test_forward_without_gradients[0.1-longformer, large blocks]",
     ),
     (
         COST,

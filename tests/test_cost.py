@@ -157,8 +157,9 @@ class TestFamily:
         model, config, name, sizes, inputs = made(family)
         assert flops(config, *sizes, model=name) == measure.flops(model, *inputs)
 
-    def test_forward_without_gradients(self, family):
-        model, config, name, sizes, inputs = made(family)
+    @pytest.mark.parametrize("rate", [0.0, 0.1])
+    def test_forward_without_gradients(self, family, rate):
+        model, config, name, sizes, inputs = made(family, rate)
         want = measure.flops(no_gradient, model, *inputs)
         assert flops(config, *sizes, model=name, gradients=False) == want
         assert activation_bytes(config, *sizes, model=name, gradients=False) == 0

@@ -354,7 +354,7 @@ def test_no_tensor_is_n_by_n(attend, kind, dilation):
 @pytest.mark.parametrize("kind", ["plain", "masked"])
 def test_memory_grows_with_n_and_not_with_its_square(attend, kind, monkeypatch):
     window = 32
-    monkeypatch.setattr(sliding_window, "_PIECE", 64)  # what one piece takes does not grow at all
+    monkeypatch.setattr(sliding_window, "_PIECE", 16)  # what one piece takes does not grow at all
 
     def run(*inputs):
         n = inputs[0].shape[-2]
