@@ -878,18 +878,18 @@ glue("scaling-tokens-inside", f"{F / cluster.inside:,.0f}")
 #
 # ### Step 10. How often to save
 #
-# A save takes $\delta$ seconds, a failure comes every $M$ seconds. Saving every $\tau$ seconds
-# costs the share $\delta/\tau$; a failure costs half an interval, $\tau/2$, every $M$ seconds.
-# The sum is least where the derivative $-\delta/\tau^2 + 1/(2M)$ is zero:
+# A save takes $\delta$ seconds, a failure comes every $M$ seconds. Saving every $\Delta$ seconds
+# costs the share $\delta/\Delta$; a failure costs half an interval, $\Delta/2$, every $M$ seconds.
+# The sum is least where the derivative $-\delta/\Delta^2 + 1/(2M)$ is zero:
 #
 # $$
-# \tau^* = \sqrt{2\,\delta M} .
+# \Delta^* = \sqrt{2\,\delta M} .
 # $$ (eq-scaling-out-young)
 
 
 # %%
-def lost_share(tau, delta, M):
-    return delta / tau + tau / (2 * M)
+def lost_share(interval, delta, M):
+    return delta / interval + interval / (2 * M)
 
 
 delta, M = 30.0, 6 * 3600.0  # assumed
@@ -900,14 +900,14 @@ check("eq-scaling-out-young", leaf.grad, 0.0)
 dice = random.Random(0)
 
 
-def simulated(tau, failures=4000):
+def simulated(interval, failures=4000):
     """Lost seconds of each second, with failures that come by chance."""
     lost, total = 0.0, 0.0
     for _ in range(failures):
         alive = dice.expovariate(1 / M)
-        saves = alive // (tau + delta)
+        saves = alive // (interval + delta)
         total += alive
-        lost += alive - saves * tau
+        lost += alive - saves * interval
     return lost / total
 
 
