@@ -19,8 +19,6 @@ ONLY ?=
 
 python := .venv/bin/python
 tools := book/tools
-# of tests over processes: whole files, in the order of conftest.py
-spread := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 help: ## list these commands
 	@awk -F ' ## ' '/^[a-z]+:.* ## / { sub(/:.*/, "", $$1); printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -31,14 +29,15 @@ env: ## make the environment in .venv, or bring it up to date (the other command
 book: env ## run the chapters and build the book in _build/html; prints the path to open
 	@JOBS=$(JOBS) bash $(tools)/build.sh
 
-# A file to a worker. What reads the built book or drives the browser comes after the rest, so that
-# pages are not measured while models train. Both run, even if the first fails.
-test: env ## run every test: the library, every chapter, and the pages in a real browser
+# First what pyproject.toml chooses, the library and the chapters. What reads the built book or drives
+# the browser comes last, so that pages are not measured while models train. All run, even if one fails.
+test: env ## run every test: the library, every chapter, mistakes to be noticed, and the pages in a browser
 	@bash $(tools)/browser.sh
 	@JOBS=$(JOBS) bash $(tools)/build.sh
 	@status=0; \
-	$(python) -m pytest --nbval $(spread) -m "not book and not browser" || status=1; \
-	REQUIRE_BROWSER=1 $(python) -m pytest $(spread) -m "book or browser" tests || status=1; \
+	$(python) -m pytest --nbval -n $(JOBS) || status=1; \
+	$(python) -m pytest -n $(JOBS) -m mutants tests/test_mutants*.py || status=1; \
+	REQUIRE_BROWSER=1 $(python) -m pytest -n $(JOBS) -m "book or browser" tests || status=1; \
 	exit $$status
 
 # One process, one after another. Seconds of single rounds are in _build/benchmarks-….json.

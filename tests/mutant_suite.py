@@ -18,12 +18,14 @@ def suite(lists: Sequence[tuple[str, ...]]) -> tuple[Callable, ...]:
     def outcomes():
         return {(outcome.path, outcome.why): outcome for outcome in run(mutants)}
 
+    @pytest.mark.mutants
     @pytest.mark.parametrize("mutant", mutants, ids=lambda mutant: f"{mutant.path}: {mutant.why}")
     def every_mutant_dies(outcomes, mutant):
         outcome = outcomes[mutant.path, mutant.why]
         assert outcome.exit_code == 1, f"{mutant.test_id()} does not notice: {outcome.failed}"
         assert outcome.failed.startswith(mutant.test_id())
 
+    @pytest.mark.mutants
     @pytest.mark.parametrize("path", sorted({mutant.path for mutant in mutants}))
     def without_a_mistake_the_same_tests_pass(outcomes, path):
         outcome = outcomes[path, f"control: {path} as it is"]

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
 from pathlib import Path
 
+import jupytext
+from nbformat import NotebookNode
+
 ROOT = Path(__file__).parents[1]
+
+
+@functools.cache  # jupytext takes a tenth of a second and more; nobody changes what it returns
+def chapter_notebook(path: Path) -> NotebookNode:
+    """A chapter's percent script, as the notebook that it is."""
+    return jupytext.read(path, as_version=4)
 
 
 def repository_files() -> list[Path]:

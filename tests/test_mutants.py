@@ -50,6 +50,7 @@ def outcomes():
     return {outcome.why: outcome for outcome in run(MUTANTS)}
 
 
+@pytest.mark.mutants
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.path}: {mutant.why}")
 def test_every_mutant_dies(outcomes, mutant):
     outcome = outcomes[mutant.why]
@@ -57,6 +58,7 @@ def test_every_mutant_dies(outcomes, mutant):
     assert outcome.failed.startswith(mutant.test_id())
 
 
+@pytest.mark.mutants
 @pytest.mark.parametrize("path", sorted({mutant.path for mutant in MUTANTS}))
 def test_without_a_mistake_the_same_tests_pass(outcomes, path):
     outcome = outcomes[f"control: {path} as it is"]
@@ -69,6 +71,7 @@ def test_mutants_are_told_apart():
         assert len(set(names)) == len(names)
 
 
+@pytest.mark.mutants
 def test_the_harness_lets_a_harmless_mutant_live_and_judges_none_that_does_not_run():
     same, broken, missing, elsewhere, control = run([SAME, BROKEN, MISSING, ELSEWHERE])
     assert control.control and control.exit_code > 1  # a test that it needs is missing

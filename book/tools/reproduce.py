@@ -89,7 +89,7 @@ def main(arguments: list[str]) -> int:
     command = [
         sys.executable, "-m", "pytest", f"--rootdir={options.work}", "-c", ROOT / "pyproject.toml",
         "--nbval", "--nbval-sanitize-with", ROOT / "tests" / "reproduce_sanitize.cfg",
-        "-p", "no:cacheprovider", "-n", options.jobs, "--dist", "loadfile", *copies,
+        "-p", "no:cacheprovider", "-n", options.jobs, *copies,
     ]
     environment = dict(
         os.environ,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import itertools
 import os
 import re
 import shlex
@@ -11,6 +13,7 @@ import stat
 import subprocess
 import sys
 import time
+import tomllib
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -57,6 +60,14 @@ def targets() -> set[str]:
     return set(phony[1].split())
 
 
+def pytest_settings() -> dict:
+    return tomllib.loads(text_of("pyproject.toml"))["tool"]["pytest"]["ini_options"]
+
+
+def marks() -> set[str]:
+    return {line.partition(":")[0] for line in pytest_settings()["markers"]}
+
+
 # --- what the documents say -----------------------------------------------------------------------
 
 
@@ -70,6 +81,15 @@ def test_command(document, command):
         dry = run(["make", "--dry-run", *words[1:]])
         assert dry.returncode == 0, dry.stderr
         assert dry.stdout.strip()
+    elif words[:3] == [".venv/bin/python", "-m", "pytest"]:
+        options = argparse.ArgumentParser()
+        options.add_argument("--nbval", action="store_true")
+        options.add_argument("-n", type=int)
+        options.add_argument("-m", dest="marks", default="")
+        options.add_argument("paths", nargs="*")
+        asked = options.parse_args(words[3:])
+        assert set(re.findall(r"\w+", asked.marks)) - {"or", "not", "and"} <= marks()
+        assert all(list(ROOT.glob(path)) for path in asked.paths)
     elif words[:2] == ["git", "clone"]:
         assert words[2:] == [f"{URL}.git"]
     else:
@@ -78,6 +98,28 @@ def test_command(document, command):
 
 def test_the_readme_has_the_two_commands():
     assert {"make book", "make test"} <= set(commands("README.md"))
+
+
+def test_the_three_parts_of_make_test_leave_nothing_out():
+    recipe = re.search(r"^test: .*\n((?:\t.*\n)+)", text_of("Makefile"), re.MULTILINE)[1]
+    lines = [line.partition("||")[0] for line in recipe.splitlines()]
+    calls = [shlex.split(line) for line in lines if " -m pytest " in line]
+    # behind "-m pytest"; without a choice of its own a call has that of the settings
+    asked = [call[call.index("pytest") :] for call in calls]
+    (default,) = (o[3:] for o in pytest_settings()["addopts"] if o.startswith("-m="))
+    parts = [call[call.index("-m") + 1] if "-m" in call else default for call in asked]
+    names = sorted(marks() - {"bare"})  # which says something about a test of the book
+    for has in itertools.product([False, True], repeat=len(names)):
+        scope = dict(zip(names, has, strict=True))
+        if not (scope["mutants"] and (scope["book"] or scope["browser"])):
+            chosen = [part for part in parts if eval(part, {}, scope)]
+            assert len(chosen) == 1, scope
+    assert "--nbval" in asked[0] and parts[0] == default
+    # Each part looks where its tests are.
+    marked = [path for path in ROOT.glob("tests/**/test_*.py") if path != Path(__file__)]
+    marked = [path for path in marked if re.search(r"mark\.mutants|mutant_suite", path.read_text())]
+    assert asked[1][-1] == "tests/test_mutants*.py" and asked[2][-1] == "tests"
+    assert sorted(marked) == sorted(ROOT.glob(asked[1][-1]))
 
 
 def test_continuous_integration_calls_what_the_readme_calls():

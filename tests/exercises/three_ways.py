@@ -5,30 +5,24 @@ apart. A chapter's test file states its wrong answers and calls ``assert_three_w
 from __future__ import annotations
 
 import ast
-import functools
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jupytext
 import torch
 
 from lib.teaching import diagnose
+from tests.repository import chapter_notebook
 
 CHAPTERS = Path(__file__).parents[2] / "chapters"
 Wrong = Mapping[str, tuple[Callable[..., Any], str]]
 
 
-@functools.cache  # jupytext takes a tenth of a second, and every exercise asks
-def _notebook(chapter: str) -> Any:
-    return jupytext.read(CHAPTERS / f"{chapter}.py")
-
-
 def cells(chapter: str, tag: str) -> dict[str, str]:
     """Return {exercise label: source} of the cells with this tag, in the chapter's order."""
     found = {}
-    for cell in _notebook(chapter).cells:
+    for cell in chapter_notebook(CHAPTERS / f"{chapter}.py").cells:
         if cell.cell_type == "code" and tag in cell.metadata.get("tags", ()):
             call = ast.parse(cell.source).body[-1].value
             assert call.func.id == "grade", f"{chapter}: a {tag} cell does not end with grade(…)"
