@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import os
 import re
 import shlex
@@ -348,10 +349,40 @@ case "$*" in
 esac"""
 
 
+# A package index, as `lock.sh` sees it through pip: the CPU build of torch is installed, and the
+# default build asks for an older Triton than the newest.
+FAKE_INDEX = f"""
+case "$*" in
+  "-m venv"*) mkdir -p "${{@: -1}}/bin"; cat "$0" > "${{@: -1}}/bin/python"
+              chmod +x "${{@: -1}}/bin/python" ;;
+  "-m pip install"*" --report "*" torch===2.13.0") cat "$ASKED" > "${{@: -2:1}}" ;;
+  "-m pip install"*requirements.txt) echo 3.9.0 > "$LOG" ;;
+  "-m pip install"*" triton=="*) echo "${{@: -1}}" | sed 's/.*==//' > "$LOG" ;;
+  "-m pip freeze --all") printf 'numpy==2.4.6\\npip==26.0\\ntorch==2.13.0+cpu\\n'
+                         echo "triton==$(cat "$LOG")" ;;
+  "-m pip"*) exit 2 ;;
+  *) exec {shlex.quote(sys.executable)} "$@" ;;
+esac"""
+
+
 @pytest.fixture
 def tree(tmp_path):
     """A copy of the repository without an environment."""
     return copy_repository(tmp_path / "tree")
+
+
+@pytest.mark.parametrize(
+    ("asked", "triton"),
+    [(["triton==3.7.1; platform_system == 'Linux'", "numpy"], "3.7.1"), (["numpy"], "3.9.0")],
+)
+def test_the_lock_fits_the_default_build_of_torch(tree, tmp_path, asked, triton):
+    python, report = program(tmp_path / "fake", "python3", FAKE_INDEX), tmp_path / "asked"
+    report.write_text(json.dumps({"install": [{"metadata": {"requires_dist": asked}}]}))
+    settings = {"PYTHON": str(python), "LOG": str(tmp_path / "log"), "ASKED": str(report)}
+    result = run(["make", "lock"], tree, **settings)
+    assert result.returncode == 0, result.stderr
+    written = (tree / "constraints.txt").read_text("utf8").splitlines()
+    assert written[1:] == ["numpy==2.4.6", "torch==2.13.0", f"triton=={triton}"]
 
 
 def test_the_environment_is_made_once_and_resumes(tree, tmp_path):
