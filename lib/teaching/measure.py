@@ -48,7 +48,8 @@ def peak_bytes(function: Callable[..., Any], *args: Any, device: str | None = No
 
 def _peak_bytes_cpu(function: Callable[..., Any], *args: Any) -> int:
     cpu = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=cpu, profile_memory=True) as profile:
+    # acc_events: torch 2.11 warns without it, of cycles that come later; here is only one
+    with torch.profiler.profile(activities=cpu, profile_memory=True, acc_events=True) as profile:
         function(*args)
     events = profile.profiler.kineto_results.events()
     memory = [event for event in events if event.name() == "[memory]"]
