@@ -21,7 +21,7 @@ from lib.teaching.compressing import (
     tune,
     whole,
 )
-from lib.teaching.word_classifier import WordClassifier, train
+from lib.teaching.word_classifier import PAD, WordClassifier, train
 from tests.few_words import few_words
 
 TABLE = "bert.encoder.embeddings.word.weight"
@@ -59,6 +59,8 @@ def test_a_file_holds_what_the_classifier_needs(model):
     assert len(gone) > 3 and all(tensors[n] is not None for n in tensors)
     bare = sum(t.nbytes for t in tensors.values())
     assert bare < file_bytes(tensors) < bare + 200 * len(tensors)
+    table = tensors[TABLE]
+    assert file_bytes({"turned": table.T}) == file_bytes({"turned": table.T.contiguous()})
     half = whole(model, torch.float16)
     assert sum(t.nbytes for t in half.values()) == bare / 2
     model.register_buffer("seen", torch.tensor([3]))
@@ -149,6 +151,15 @@ def test_what_is_needed_least_is_cut(model, batch):
     assert model.bert.encoder.layers[0].attention.num_heads == 3
 
 
+def test_of_neurons_that_add_nothing_the_first_are_cut(model, batch):
+    for layer in model.bert.encoder.layers:
+        layer.feed_forward.contract.weight.data[:, :150] = 0
+    smaller = cut(model, *batch, heads=3, neurons=60)  # 150 of 192 equal: any machine, one model
+    for layer, old in zip(smaller.bert.encoder.layers, model.bert.encoder.layers, strict=True):
+        kept = old.feed_forward.expand.weight[132:]
+        assert torch.equal(layer.feed_forward.expand.weight, kept)
+
+
 def _tuned(model, texts, **options):
     return tune(model, texts, seed=1, **{"steps": 3, "learning_rate": 1e-2, **options})
 
@@ -194,6 +205,10 @@ def test_batches_are_those_of_the_classifiers_own_training(model, texts):
     rows = {tuple(row) for row in texts.encode(texts.data.train).tolist()}
     padded = [F.pad(ids, (0, texts.length - ids.shape[1])) for ids in read]
     assert {tuple(row) for ids in padded for row in ids.tolist()} <= rows
+    read.clear()
+    _tuned(model, texts, batch=1, steps=20)
+    assert all((ids != PAD).all() for ids in read)  # as wide as the longest
+    assert len({ids.shape[1] for ids in read}) > 1
 
 
 @pytest.mark.parametrize(
