@@ -1414,7 +1414,7 @@ scaling_gain = {
 glue("attention-gain-fast", scaling_gain[""])
 glue("attention-gain-slow", scaling_gain[", slow"])
 check("scaling matters at the high rate", scaling_gain[""] > 0.15)
-check("and less at the low one", scaling_gain[", slow"] < scaling_gain[""] / 2)
+check("and less at the low one", scaling_gain[", slow"] < 0.75 * scaling_gain[""])
 
 # %% tags=["hide-input"]
 fig, ax = plt.subplots(figsize=(4.3, 3.0))
@@ -1468,8 +1468,13 @@ show_figure(
 # that is good for the others: the unscaled head ends hardly better than no attention at all. At a
 # third of that rate it learns a little, the scaled head learns less than before, and the
 # difference shrinks to {glue:text}`attention-gain-slow:.2f` nats. So in this model the factor
-# decides above all how fast attention may be taught. Three seeds, one size and two learning rates
-# are little evidence; we claim no more than that.
+# decides above all how fast attention may be taught.
+#
+# Three seeds, one size and two learning rates are little evidence; we claim no more than that.
+# While writing we tried nine other seeds. The order of the fast models was the same in all of
+# them, except between the unscaled head and no attention, which lie too close together. At the
+# low rate seeds differ several times as much as above: on average the difference was smaller
+# still, and some unscaled heads ended slightly *behind* no attention.
 #
 # ### What it looks at
 #

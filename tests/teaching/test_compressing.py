@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from lib.compression import dequantize, magnitude_prune, quantize, unpack_bits
+from lib.losses import distillation_loss
+from lib.teaching import compressing
 from lib.teaching.compressing import (
     accuracy,
     cut,
@@ -19,7 +21,7 @@ from lib.teaching.compressing import (
     tune,
     whole,
 )
-from lib.teaching.word_classifier import WordClassifier
+from lib.teaching.word_classifier import PAD, WordClassifier, train
 from tests.few_words import few_words
 
 TABLE = "bert.encoder.embeddings.word.weight"
@@ -45,7 +47,8 @@ def test_accuracy_counts_the_held_out_texts(model, texts):
     with torch.no_grad():
         said = model(texts.encode(texts.data.validation)).argmax(-1)
     right = (said == torch.tensor(texts.data.validation_labels)).sum().item()
-    assert 0 < right < 20 and accuracy(model, texts) == right / 20
+    found = accuracy(model, texts)
+    assert 0 < right < 20 and found == right / 20 and isinstance(found, float)
 
 
 def test_a_file_holds_what_the_classifier_needs(model):
@@ -56,8 +59,12 @@ def test_a_file_holds_what_the_classifier_needs(model):
     assert len(gone) > 3 and all(tensors[n] is not None for n in tensors)
     bare = sum(t.nbytes for t in tensors.values())
     assert bare < file_bytes(tensors) < bare + 200 * len(tensors)
+    table = tensors[TABLE]
+    assert file_bytes({"turned": table.T}) == file_bytes({"turned": table.T.contiguous()})
     half = whole(model, torch.float16)
     assert sum(t.nbytes for t in half.values()) == bare / 2
+    model.register_buffer("seen", torch.tensor([3]))
+    assert whole(model, torch.float16)["seen"].dtype == torch.int64
 
 
 def test_sparse_says_where_and_what(model):
@@ -70,11 +77,15 @@ def test_sparse_says_where_and_what(model):
     assert torch.equal(again, table)
     assert len(tensors[f"{TABLE}.values"]) == table.numel() - round(0.75 * table.numel())
     assert file_bytes(tensors) < 0.45 * file_bytes(whole(model))
+    vectors = {n: t for n, t in whole(model).items() if t.ndim == 1}
+    assert len(vectors) > 3 and all(torch.equal(tensors[n], t) for n, t in vectors.items())
 
 
 @pytest.mark.parametrize("bits", [2, 3, 8])
 def test_packed_is_what_rounded_computes_with(model, bits):
+    before = copy.deepcopy(model.state_dict())
     tensors, copied = packed(model, bits), rounded(model, bits)
+    assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
     assert tensors.keys().isdisjoint({TABLE})
     for name, tensor in whole(model).items():
         got = copied.state_dict()[name]
@@ -114,6 +125,15 @@ def test_the_score_of_a_neuron_is_what_it_adds_to_real_tokens(model, batch):
     adds = (active[:, 5, None] * column).square().sum(-1).mean().sqrt()
     torch.testing.assert_close(scores[0][5], adds.detach(), atol=1e-5, rtol=1e-4)
     assert (ids == 0).any()  # so that padding could have counted
+    assert not scores[0].requires_grad
+
+
+def test_neurons_are_not_watched_afterwards_whatever_happens(model, batch):
+    neuron_scores(model, batch[0])
+    with pytest.raises(IndexError):
+        neuron_scores(model, batch[0] + 10**6)
+    layers = model.bert.encoder.layers
+    assert not any(layer.feed_forward.contract._forward_pre_hooks for layer in layers)
 
 
 def test_what_is_needed_least_is_cut(model, batch):
@@ -129,6 +149,15 @@ def test_what_is_needed_least_is_cut(model, batch):
         best = scores[i].topk(50).indices.sort().values
         assert torch.equal(layer.feed_forward.expand.weight, old.feed_forward.expand.weight[best])
     assert model.bert.encoder.layers[0].attention.num_heads == 3
+
+
+def test_of_neurons_that_add_nothing_the_first_are_cut(model, batch):
+    for layer in model.bert.encoder.layers:
+        layer.feed_forward.contract.weight.data[:, :150] = 0
+    smaller = cut(model, *batch, heads=3, neurons=60)  # 150 of 192 equal: any machine, one model
+    for layer, old in zip(smaller.bert.encoder.layers, model.bert.encoder.layers, strict=True):
+        kept = old.feed_forward.expand.weight[132:]
+        assert torch.equal(layer.feed_forward.expand.weight, kept)
 
 
 def _tuned(model, texts, **options):
@@ -152,11 +181,71 @@ def test_training_lowers_the_loss(model, texts, batch):
         assert F.cross_entropy(after(ids), labels) < F.cross_entropy(model(ids), labels) - 0.1
 
 
+def _batches_of_train(texts, steps):
+    """What `word_classifier.train` reads with this seed: (ids, labels) of each step."""
+    seen = []
+
+    def loss(model, ids, labels):
+        seen.append((ids, labels))
+        return model(ids).square().mean()
+
+    train(texts, seed=1, steps=steps, d_model=16, num_layers=1, loss=loss)
+    return seen
+
+
+def test_batches_are_those_of_the_classifiers_own_training(model, texts):
+    read = []
+    model.register_forward_pre_hook(lambda module, args: read.append(args[0]))  # its copy has it
+    _tuned(model, texts, steps=4)
+    own = [ids for ids, _ in _batches_of_train(texts, 4)]
+    assert len(read) == 4 and all(torch.equal(a, b) for a, b in zip(read, own, strict=True))
+    read.clear()
+    _tuned(model, texts, batch=7, hidden=0.0)
+    assert [len(ids) for ids in read] == [7, 7, 7]
+    rows = {tuple(row) for row in texts.encode(texts.data.train).tolist()}
+    padded = [F.pad(ids, (0, texts.length - ids.shape[1])) for ids in read]
+    assert {tuple(row) for ids in padded for row in ids.tolist()} <= rows
+    read.clear()
+    _tuned(model, texts, batch=1, steps=20)
+    assert all((ids != PAD).all() for ids in read)  # as wide as the longest
+    assert len({ids.shape[1] for ids in read}) > 1
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"bits": 2}, {"teacher": 2.0}, {"teacher": 2.0, "bits": 3}, {"teacher": 5.0}]
+)
+def test_the_loss_of_the_first_step(model, texts, monkeypatch, options):
+    losses, fit, options = [], compressing.fit, dict(options)
+    monkeypatch.setattr(compressing, "fit", lambda *a, **k: losses.extend(fit(*a, **k)))
+    ((ids, labels),) = _batches_of_train(texts, 1)
+    with torch.no_grad():
+        bits = options.get("bits")
+        logits = (model if bits is None else rounded(model, bits))(ids)
+        want = F.cross_entropy(logits, labels)
+        if temperature := options.get("teacher"):
+            torch.manual_seed(5)
+            options["teacher"] = WordClassifier(texts, d_model=16, num_layers=1).eval()
+            options["teacher"].head.weight.mul_(20)
+            if temperature != 2.0:  # the default
+                options["temperature"] = temperature
+            taught = options["teacher"](ids)
+            want = (want + distillation_loss(logits, taught, temperature)) / 2
+    _tuned(model, texts, steps=1, **options)
+    assert losses == [pytest.approx(want.item(), abs=1e-5)]
+
+
 def test_pruned_weights_stay_zero(model, texts):
-    masks = magnitude_prune(model, 0.5)
+    masks, zeros = magnitude_prune(model, 0.5), []
+
+    def watch(module, args):
+        kept = [module.get_parameter(name)[~mask] for name, mask in masks.items()]
+        zeros.append(all((weights == 0).all() for weights in kept))
+
+    model.register_forward_pre_hook(watch)
     again = _tuned(model, texts, masks=masks)
     for name, mask in masks.items():
         assert (again.get_parameter(name)[~mask] == 0).all()
+    assert zeros == [True] * 3  # in every pass, not at the end alone
     assert not torch.equal(again.head.weight, model.head.weight)
 
 

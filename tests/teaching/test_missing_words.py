@@ -54,6 +54,24 @@ def test_random_words_are_averaged_and_the_same_for_all():
     assert torch.equal(got, means.double())
 
 
+def test_one_draw_is_enough():
+    model, others = Heard(), torch.tensor([[8, 9, 10]])
+    sentence_game(model, IDS, 0, "random", others=others)(PRESENT)
+    want = torch.where(PRESENT, IDS[:, 1:], others)
+    assert len(model.asked) == 1 and torch.equal(model.asked[0][:, 1:], want)
+
+
+def test_what_is_left_of_a_long_text_keeps_its_order():
+    # torch.argsort keeps equal values in order by chance up to sixteen of them
+    ids = torch.cat([torch.tensor([[CLS]]), torch.arange(3, 43)[None]], dim=1)
+    present = torch.rand(5, 40, generator=torch.Generator().manual_seed(0)) < 0.5
+    model = Heard()
+    sentence_game(model, ids, 0, "delete")(present)
+    for row, there in zip(model.asked[0][:, 1:], present, strict=True):
+        left = ids[0, 1:][there]
+        assert torch.equal(row[: len(left)], left) and (row[len(left) :] == PAD).all()
+
+
 def test_the_game_of_a_real_model():
     read = words()
     torch.manual_seed(0)
@@ -82,6 +100,7 @@ def test_the_background():
     assert drawn.shape == (4000, 5) and drawn.min() > MASK and drawn.max() < len(read.vocabulary)
     assert torch.equal(drawn, background(read, 5, 4000, seed=1))
     assert not torch.equal(drawn, background(read, 5, 4000, seed=2))
+    assert torch.equal(background(read, 5, 9), background(read, 5, 9, seed=0))
     ids = read.encode(read.data.train)
     the = read.vocabulary.index("the")
     share = (ids == the).sum() / (ids > MASK).sum()
@@ -94,11 +113,14 @@ def test_the_background():
         (IDS, "hide", None, r"way: expected one of mask, delete, pad, random, got 'hide'"),
         (IDS.expand(2, 4), "mask", None, r"input_ids: expected one row .*, got \(2, 4\)"),
         (IDS[0], "mask", None, r"input_ids: expected one row without padding, got \(4,\)"),
+        (IDS[None], "mask", None, r"input_ids: expected one row .*, got \(1, 1, 4\)"),
         (torch.tensor([[CLS, 5, PAD]]), "mask", None, r"input_ids: expected one row without pad"),
         (IDS, "random", None, r"others: expected \(draws, 3\) ids for 'random', got None"),
         (IDS, "random", IDS, r"others: expected \(draws, 3\) ids for 'random', got \(1, 4\)"),
         (IDS, "random", IDS[:0, 1:], r"others: expected \(draws, 3\) ids for .*, got \(0, 3\)"),
+        (IDS, "random", IDS[0, 1:], r"others: expected \(draws, 3\) ids for .*, got \(3,\)"),
         (IDS, "mask", IDS[:, 1:], r"others: expected none for 'mask', got \(1, 3\)"),
+        (IDS, "mask", IDS, r"others: expected none for 'mask', got \(1, 4\)"),
     ],
 )
 def test_refuses_what_does_not_fit(ids, way, others, message):

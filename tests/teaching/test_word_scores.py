@@ -49,6 +49,31 @@ def test_weights_and_norms_are_the_last_layers_row_of_cls(model, ids):
     assert torch.allclose(scores["norms"], want, atol=1e-6)
 
 
+def test_the_last_layer_of_three(data, ids):
+    torch.manual_seed(0)
+    deep = WordClassifier(data, 24, 3, 3).eval()
+    scores, weights = word_scores(deep, ids), deep.attention(ids)
+    assert torch.allclose(scores["attention"], weights[2, 0, :, 0, 1:].mean(0))
+    *below, last = deep.bert.encoder.layers
+    with torch.no_grad():
+        x = deep.bert.encoder.embeddings(ids)
+        for layer in below:
+            x = layer(x)
+        want = attention_norms(last.attention, x)[0, 0, 1:]
+    assert torch.allclose(scores["norms"], want, atol=1e-6)
+
+
+def test_the_last_layer_is_not_watched_afterwards_whatever_happens(data, ids, monkeypatch):
+    model = WordClassifier(data, 24, 2, 3).eval()
+    last = model.bert.encoder.layers[-1].attention
+    word_scores(model, ids)
+    assert not last._forward_pre_hooks
+    monkeypatch.setattr(model.bert, "pool", lambda hidden: hidden / "nothing")
+    with pytest.raises(TypeError):
+        word_scores(model, ids)
+    assert not last._forward_pre_hooks
+
+
 def test_leave_one_out_hides_one_word_of_the_named_class(model, ids):
     scores = word_scores(model, ids)["leave-one-out"]
     with torch.no_grad():
@@ -76,11 +101,12 @@ def test_gradient_is_the_slope_along_the_word_vector(model, ids):
 def test_chance_depends_on_the_seed(model, ids):
     first, again, other = (word_scores(model, ids, seed=s)["chance"] for s in (0, 0, 1))
     assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(word_scores(model, ids)["chance"], first)
 
 
 def test_padding_and_batches_are_refused(model, ids):
     padded = torch.cat([ids, torch.zeros(1, 1, dtype=ids.dtype)], 1)
-    for wrong in (padded, ids.expand(2, -1)):
+    for wrong in (padded, ids.expand(2, -1), ids[None]):
         with pytest.raises(ValueError, match="expected one text without padding"):
             word_scores(model, wrong)
 
@@ -100,6 +126,15 @@ def test_long_texts_are_held_out_and_long(data):
     held_out = data.encode(data.data.validation)
     rows = [held_out[:, : ids.shape[1]].eq(ids).all(1).any() for ids in found]
     assert all(rows)
+
+
+@pytest.mark.parametrize("options", [{"least": 20}, {}])
+def test_long_texts_are_the_first_and_none_is_left_out(data, options):
+    least = options.get("least", 10)
+    want = [t for t in data.data.validation if len(data.split(t)) >= least][:40]
+    found = long_texts(data, 40, **options)
+    assert all(torch.equal(ids, data.encode([t])) for ids, t in zip(found, want, strict=True))
+    assert min(ids.shape[1] for ids in found) == 1 + least  # some have just so many words
 
 
 def test_other_attention_in_some_layers_and_only_inside(model, ids):
