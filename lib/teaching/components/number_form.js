@@ -35,7 +35,7 @@ const STYLE = `
   font-variant-numeric: tabular-nums; margin: 0 0 .7rem; table-layout: fixed; }
 .nf :is(th, td) { padding: .15rem .3rem; border: 0; text-align: right; font-weight: 400;
   vertical-align: baseline; overflow-wrap: anywhere; }
-.nf :is(th, td):first-child { padding-left: 0; text-align: left; }
+.nf :is(th, td):first-child { width: 48%; padding-left: 0; text-align: left; }
 .nf tbody tr { border-bottom: 1px solid rgb(127 127 127 / .4); }
 .nf .nf-bar { display: block; height: .4rem; margin: .1rem 0 0; background: var(--bar);
   border-radius: 2px; min-width: 1px; }
