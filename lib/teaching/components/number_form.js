@@ -76,7 +76,7 @@ function numberForm({ model, el }, answer) {
     const options = most === undefined ? least : null;
     const input = options
       ? make("select", {}, ...options.map(([value, text]) => make("option", { value }, text)))
-      : make("input", { type: "number", min: least, max: most, step: 1, inputmode: "numeric" });
+      : make("input", { type: "number", min: least, max: most, inputmode: "numeric" });
     input.addEventListener("change", () => {
       const old = model.get("sizes");
       const asked = input.value === "" ? old[k] : Math.round(Number(input.value));

@@ -102,8 +102,8 @@ class NumberForm(Component):
     @classmethod
     def _taken(cls, what: str, given: Any) -> list[int]:
         fields = cls.fields()
-        fits = isinstance(given, Sequence) and not isinstance(given, str)
-        if not fits or len(given) != len(fields) or any(type(x) is not int for x in given):
+        fits = isinstance(given, Sequence) and len(given) == len(fields)
+        if not fits or any(type(x) is not int for x in given):  # no bool, and no text
             raise ValueError(f"{what}: expected {len(fields)} integers, got {given!r}")
         for field, number in zip(fields, given, strict=True):
             if not field.takes(number):

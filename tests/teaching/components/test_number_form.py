@@ -10,7 +10,7 @@ import pytest
 from lib.teaching.components import CostCalculator, ScalePlanner
 from lib.teaching.components.number_form import Choice, Number, NumberForm, scaled
 from tests.browser import sticking_out
-from tests.teaching.test_components import SURFACES, Parts
+from tests.teaching.test_components import FOLDER, SURFACES, Parts
 
 FORMS = pytest.mark.parametrize("kind", [CostCalculator, ScalePlanner], ids=lambda k: k.__name__)
 
@@ -215,6 +215,22 @@ def typed(page, cases):
 
 
 @pytest.mark.browser
+def test_a_page_scales_as_python_does(show):
+    cases = [
+        (number, step, unit)
+        for step, unit in [(1000, "FLOP"), (1024, "B")]
+        for number in [0, 0.125, 999.99, 1000, 1023, 1024, 1_234_567, step**2, step**7, 10**27]
+    ]
+    source = "\n".join((FOLDER / name).read_text("utf-8") for name in NumberForm.SHARED)
+    texts = show().evaluate(
+        "([source, cases]) => Function('cases', `${source}; return cases.map((c) => scaled(...c))`)"
+        "(cases)",
+        [source, cases],
+    )
+    assert texts == [scaled(*case) for case in cases]
+
+
+@pytest.mark.browser
 @FORMS
 def test_by_keyboard(show, kind):
     page = show(form(kind), width=360)
@@ -278,8 +294,12 @@ def test_fields_stand_in_their_groups(show, kind):
     assert whole.get_by_role("group").count() == len(named)
     for title, fields in named.items():
         assert page.get_by_role("group", name=title).locator("input").count() == len(fields)
-    limits = page.locator("input").evaluate_all("all => all.map(n => [n.min, n.max].map(Number))")
-    assert limits == [[f.least, f.most] for f in kind.fields() if isinstance(f, Number)]
+    inputs = page.locator("input").evaluate_all(
+        "all => all.map(n => [Number(n.min), Number(n.max), n.inputMode])"
+    )
+    assert inputs == [
+        [field.least, field.most, "numeric"] for field in kind.fields() if isinstance(field, Number)
+    ]
 
 
 @pytest.mark.browser
