@@ -279,6 +279,8 @@ def test_buttons_and_reset(show, kind):
         assert inputs == sizes
     page.get_by_role("button", name="reset").click()
     assert state_of(page) == start
+    types = page.locator("button").evaluate_all("all => all.map(n => n.type)")
+    assert set(types) == {"button"}  # none sends a form that a host may have around it
 
 
 @pytest.mark.browser
@@ -343,6 +345,10 @@ def test_what_stands_in_a_row_is_aligned(show, kind, width):
         "return range.getClientRects()[0].top }))"
     )
     assert all(title == pytest.approx(text, abs=0.5) for title, text in words)
+    whole, numbers = (
+        page.locator(selector).first.bounding_box()["width"] for selector in (".nf table", ".nf td")
+    )
+    assert numbers / whole == pytest.approx(0.52, abs=0.005)  # the bars have the larger half
 
 
 @pytest.mark.browser
