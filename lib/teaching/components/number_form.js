@@ -13,15 +13,15 @@ const STYLE = `
 .nf p { margin: 0 0 .7rem; }
 .nf .nf-label { font-weight: 600; }
 .nf :is(fieldset, .nf-fields) { display: grid; gap: .4rem 1rem; min-width: 0; max-width: 46rem;
-  grid-template-columns: repeat(auto-fill, minmax(min(100%, 8rem), 1fr)); margin: 0 0 .5rem;
+  grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr)); margin: 0 0 .5rem;
   padding: 0; border: 0; }
 .nf legend { float: none; width: auto; margin: 0 0 .2rem; padding: 0; font-size: .9rem;
   font-weight: 600; }
 .nf label { display: flex; flex-direction: column; justify-content: end; min-width: 0; margin: 0;
   font-size: .9rem; }
-.nf :is(input, select) { width: 100%; min-width: 0; height: 2.5rem; margin: 0; padding: 0 .5rem;
-  color: inherit; font: inherit; background: transparent; border-radius: .4rem;
-  border: 1px solid rgb(127 127 127 / .9); font-variant-numeric: tabular-nums; }
+.nf :is(input, select) { height: 2.5rem; margin: 0; padding: 0 .5rem; color: inherit;
+  font: inherit; font-variant-numeric: tabular-nums; background: transparent;
+  border: 1px solid rgb(127 127 127 / .9); border-radius: .4rem; }
 .nf select option { color: #000; background: #fff; }
 .nf[data-mode=dark] select option { color: #fff; background: #222; }
 .nf .nf-buttons { display: flex; flex-wrap: wrap; gap: .4rem; margin: 0 0 .7rem; }
@@ -32,9 +32,9 @@ const STYLE = `
 .nf :is(button, input, select):focus-visible { outline: 3px solid var(--focus);
   outline-offset: 2px; }
 .nf table { width: 100%; max-width: 46rem; border-collapse: collapse; font-size: .9rem;
-  font-variant-numeric: tabular-nums; margin: 0 0 .7rem; table-layout: fixed; }
+  font-variant-numeric: tabular-nums; margin: 0 0 .7rem; }
 .nf :is(th, td) { padding: .15rem .3rem; border: 0; text-align: right; font-weight: 400;
-  vertical-align: baseline; overflow-wrap: anywhere; }
+  vertical-align: baseline; }
 .nf :is(th, td):first-child { width: 48%; padding-left: 0; text-align: left; }
 .nf tbody tr { border-bottom: 1px solid rgb(127 127 127 / .4); }
 .nf .nf-bar { display: block; height: .4rem; margin: .1rem 0 0; background: var(--bar);

@@ -348,7 +348,10 @@ def test_what_stands_in_a_row_is_aligned(show, kind, width):
     whole, numbers = (
         page.locator(selector).first.bounding_box()["width"] for selector in (".nf table", ".nf td")
     )
+    assert whole == min(46 * 16, width - 2 * 16)
     assert numbers / whole == pytest.approx(0.52, abs=0.005)  # the bars have the larger half
+    bars = page.locator(".nf-bar:not([hidden])").evaluate_all("all => all.map(n => n.offsetWidth)")
+    assert min(bars) >= 1  # a share of nothing is seen too
 
 
 @pytest.mark.browser

@@ -8,6 +8,7 @@ import pytest
 
 from lib import scaling
 from lib.teaching.components import ScalePlanner
+from lib.teaching.components.base import EXPORT
 from lib.teaching.components.scale_planner import H100, MEMORY, SAID, SECONDS, TITLES, timed
 from tests.teaching.components.test_number_form import least_and_most, typed
 
@@ -94,6 +95,16 @@ def test_times_are_readable():
 
 
 # --- in a browser ---------------------------------------------------------------------------
+
+
+@pytest.mark.browser
+def test_a_page_writes_times_as_python_does(show):
+    seconds = [0.0, 0.0421, 0.9999, 1.0, 1.0001, 12.3456]
+    texts = show().evaluate(
+        "([source, seconds]) => Function('all', `${source}; return all.map(timed)`)(seconds)",
+        [planner().source().removesuffix(EXPORT), seconds],
+    )
+    assert texts == [timed(s) for s in seconds]
 
 
 @pytest.mark.browser
