@@ -42,8 +42,6 @@ from lib.teaching.figures import COLORS
 from tests.browser import component_page, offline_page, sticking_out
 
 FOLDER = Path(base.__file__).parent
-COMMON = FOLDER / base.COMMON
-MODULES = [path for path in sorted(FOLDER.glob("*.js")) if path != COMMON]
 ROWS = FOLDER / AttentionRows.MODULE
 TEXT = 'The "for" statement is used to iterate over <the> elements & so\n'  # 64 characters
 NASTY = ["</script><b>", '"', "&", "🙂", "\n", "<!--", "'", "\\u003c", " the", "\t"]
@@ -130,6 +128,9 @@ class Parts(HTMLParser):
             self.text += data
 
 
+EVERY = pytest.mark.parametrize("component", every(), ids=lambda component: component.name)
+
+
 def page_state(component):
     return json.loads(Parts(component.html()).scripts[0][1])
 
@@ -138,23 +139,25 @@ def page_state(component):
 
 
 def test_each_component_is_one_module():
-    assert [path.name for path in MODULES] == sorted(shown.MODULE for shown in every())
+    modules = [shown.MODULE for shown in every()]
+    shared = {name for shown in every() for name in shown.SHARED}
+    assert sorted([*modules, *shared]) == sorted(path.name for path in FOLDER.glob("*.js"))
     assert {type(shown).__name__ for shown in every()} == set(components.__all__) - {"Component"}
 
 
-@pytest.mark.parametrize("component", every(), ids=lambda component: component.name)
-def test_what_the_modules_share_stands_before_each(component):
-    text = component.source()
-    assert text.startswith(COMMON.read_text(encoding="utf-8"))
-    assert text.endswith((FOLDER / component.MODULE).read_text(encoding="utf-8"))
-    for name in re.findall(r"^(?:function|const) (\w+)", COMMON.read_text("utf-8"), re.M):
-        assert len(re.findall(rf"^(?:function|const) {name}\b", text, re.M)) == 1
+@EVERY
+def test_what_modules_share_stands_before_each(component):
+    assert component.SHARED[0] == Component.SHARED[0] == "common.js"
+    files = [(FOLDER / name).read_text("utf-8") for name in (*component.SHARED, component.MODULE)]
+    assert component.source() == "\n".join(files)
+    names = re.findall(r"^(?:function|const) (\w+)", component.source(), re.M)
+    assert len(names) == len(set(names)) and {"make", "followTheme", "render"} <= set(names)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
-def test_module_is_small_and_self_contained(path):
-    source = path.read_text(encoding="utf-8")
-    assert len((COMMON.read_text("utf-8") + source).encode()) <= 20_000
+@EVERY
+def test_module_is_small_and_self_contained(component):
+    source = component.source()
+    assert len(source.encode()) <= 20_000
     assert source.endswith("\nexport default { render };\n")
     code = re.sub(r"^\s*//.*$", "", source, flags=re.M)
     assert not re.search(r"\bimport\b|\bfetch\b|https?:|innerHTML|outerHTML|\beval\b", code)
@@ -162,20 +165,20 @@ def test_module_is_small_and_self_contained(path):
     assert "</script" not in source.lower() and "<!--" not in source
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+@EVERY
 @pytest.mark.skipif(
     shutil.which("node") is None, reason="no node; the browser tests parse the modules as well"
 )
-def test_module_parses_in_node(path, tmp_path):
-    copy = tmp_path / f"{path.stem}.mjs"  # node takes a .js file for CommonJS
-    copy.write_text(COMMON.read_text("utf-8") + path.read_text("utf-8"), encoding="utf-8")
+def test_module_parses_in_node(component, tmp_path):
+    copy = tmp_path / f"{component.name}.mjs"  # node takes a .js file for CommonJS
+    copy.write_text(component.source(), encoding="utf-8")
     done = subprocess.run(["node", "--check", copy], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
-def test_colours_are_those_of_the_figures(path):
-    source = path.read_text(encoding="utf-8").lower()
+@EVERY
+def test_colours_are_those_of_the_figures(component):
+    source = component.source().lower()
     # beside the book's own: the sky blue that the focus ring and the query have in dark mode
     known = {colour.lower() for colour in COLORS.values()} | {"#56b4e9"}
     assert set(re.findall(r"#[0-9a-f]{6}\b", source)) <= known
@@ -187,7 +190,7 @@ def test_colours_are_those_of_the_figures(path):
 # --- the page -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("component", every(), ids=lambda component: component.name)
+@EVERY
 def test_html_holds_fallback_data_and_module(component):
     text = component.html()
     kind = type(component).__name__
@@ -639,7 +642,7 @@ def state_of(page, ident):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("component", every(), ids=lambda component: component.name)
+@EVERY
 def test_module_keeps_the_contract_of_anywidget(browser, component):
     with offline_page(browser) as (page, seen):
         exported, heard, inside, after, left = page.evaluate(

@@ -25,7 +25,6 @@ from typing import Any, ClassVar
 
 import traitlets
 
-COMMON = "common.js"
 EXPORT = "export default { render };\n"
 NAME = re.compile(r"[a-z][a-z0-9-]*")
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -71,10 +70,11 @@ class Component(traitlets.HasTraits):
     A subclass names its ES module (``MODULE``, a file beside this one) and the traits that the
     module may change (``STATE``), calls ``_ready`` at the end of its ``__init__``, and writes
     ``_fallback`` (HTML) and ``summary`` (one sentence). Its module must end with the line
-    ``export default { render };`` and import nothing; the functions of ``common.js`` stand before
-    it.
+    ``export default { render };`` and import nothing; what it shares with others, the files of
+    ``SHARED``, stands before it.
     """
 
+    SHARED: ClassVar[tuple[str, ...]] = ("common.js",)
     MODULE: ClassVar[str]
     STATE: ClassVar[tuple[str, ...]]
 
@@ -107,10 +107,10 @@ class Component(traitlets.HasTraits):
         raise NotImplementedError(f"{type(self).__name__} writes no summary")
 
     def source(self) -> str:
-        """Return the text of the ES module: what all modules share, then its own."""
+        """Return the text of the ES module: what it shares with others, then its own."""
         return "\n".join(
             Path(__file__).with_name(name).read_text(encoding="utf-8")
-            for name in (COMMON, self.MODULE)
+            for name in (*self.SHARED, self.MODULE)
         )
 
     def html(self) -> str:

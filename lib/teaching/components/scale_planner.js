@@ -1,45 +1,8 @@
 // ScalePlanner: a training step on many GPUs, by the closed forms of lib/scaling.py.
 //
-// An ES module with anywidget's render({ model, el }), behind common.js. The model holds
-//   data    {label, groups: [[title, [[title, least, most]]]], titles, said: {limit: sentence},
-//           presets: [[name, sizes]]}
-//   sizes   one integer a field, in the order of the groups: both sides may change them.
-
-const STYLE = `
-.sp { --bar: #0072b2; --focus: #0072b2; color: inherit; line-height: 1.4;
-  overflow-wrap: break-word; }
-.sp[data-mode=dark] { --bar: #56b4e9; --focus: #56b4e9; }
-.sp * { box-sizing: border-box; }
-.sp p { margin: 0 0 .7rem; }
-.sp .sp-label { font-weight: 600; }
-.sp form { margin: 0 0 .7rem; max-width: 46rem; }
-.sp fieldset { display: grid; gap: .4rem 1rem; min-width: 0; margin: 0 0 .5rem; padding: 0;
-  grid-template-columns: repeat(auto-fill, minmax(min(100%, 8rem), 1fr)); border: 0; }
-.sp legend { float: none; width: auto; margin: 0 0 .2rem; padding: 0; font-size: .9rem;
-  font-weight: 600; }
-.sp label { display: flex; flex-direction: column; justify-content: end; min-width: 0; margin: 0;
-  font-size: .9rem; }
-.sp input { width: 100%; min-width: 0; height: 2.5rem; margin: 0; padding: 0 .5rem;
-  color: inherit; font: inherit; background: transparent; border-radius: .4rem;
-  border: 1px solid rgb(127 127 127 / .9); font-variant-numeric: tabular-nums; }
-.sp .sp-buttons { display: flex; flex-wrap: wrap; gap: .4rem; }
-.sp button { min-height: 2.5rem; padding: 0 .7rem; color: inherit; font: inherit;
-  font-size: .9rem; background: transparent; border: 1px solid rgb(127 127 127 / .9);
-  border-radius: .4rem; cursor: pointer; }
-.sp button:hover { background: rgb(127 127 127 / .16); }
-.sp :is(button, input):focus-visible { outline: 3px solid var(--focus); outline-offset: 2px; }
-.sp table { width: 100%; max-width: 46rem; border-collapse: collapse; font-size: .9rem;
-  font-variant-numeric: tabular-nums; margin: 0 0 .7rem; table-layout: fixed; }
-.sp :is(th, td) { padding: .15rem .3rem; border: 0; text-align: right; font-weight: 400;
-  overflow-wrap: anywhere; }
-.sp :is(th, td):first-child { width: 48%; padding-left: 0; text-align: left; }
-.sp tbody tr { border-bottom: 1px solid rgb(127 127 127 / .4); }
-.sp .sp-bar { display: block; height: .4rem; margin: .1rem 0 0; background: var(--bar);
-  border-radius: 2px; min-width: 1px; }
-@media (forced-colors: active) {
-  .sp .sp-bar { forced-color-adjust: none; background: CanvasText; }
-}
-`;
+// An ES module with anywidget's render({ model, el }), behind common.js and number_form.js. Beside
+// what every form has, its data holds
+//   said    what to say of each limit: {limit: sentence}.
 
 // What does not divide, in the words of lib.scaling, or null.
 function problem([L, h, , , , B, gpus, t, p, m, , , node]) {
@@ -126,127 +89,41 @@ function count(sizes) {
   };
 }
 
-function scaled(number) {
-  const prefixes = ["", "k", "M", "G", "T", "P", "E", "Z"];
-  let power = 0;
-  let value = number;
-  while (value >= 1000 && power < prefixes.length - 1) {
-    value /= 1000;
-    power += 1;
-  }
-  return `${fixed(value, 2)} ${prefixes[power]}B`;
-}
-
 const timed = (s) => (s >= 1 ? `${fixed(s, 3)} s` : `${fixed(1000 * s, 3)} ms`);
 
-// What is shown: the text of each title, and the share of the whole that its bar has.
-function texts(sizes) {
-  const c = count(sizes);
-  const shown = {
-    "copies of the model": [c.copies.toLocaleString("en-GB")],
-    "parameters of a GPU": [c.psi.toLocaleString("en-GB")],
-    "memory of a GPU": [scaled(c.bytes)],
-    "step, traffic beside computation": [timed(c.overlapped)],
-    "step, traffic after it": [timed(c.step)],
-    efficiency: [`${fixed(100 * c.efficiency, 1)} %`],
-    "share of the peak (MFU)": [`${fixed(100 * c.mfu, 1)} %`],
-  };
-  for (const [k, v] of Object.entries(c.kept)) shown[k] = [scaled(v), v / c.bytes];
-  for (const [k, v] of Object.entries(c.sent)) shown[`sent: ${k}`] = [scaled(v)];
-  for (const [k, v] of Object.entries(c.seconds)) {
-    shown[`time: ${k}`] = [timed(v), v / c.overlapped];
+function answer(sizes, { said }) {
+  const trouble = problem(sizes);
+  if (trouble !== null) {
+    return { texts: {}, shares: {}, sentence: `It cannot be cut so. ${trouble}.` };
   }
-  return [shown, c.limit];
+  const counts = count(sizes);
+  const texts = {
+    "copies of the model": counts.copies.toLocaleString("en-GB"),
+    "parameters of a GPU": counts.psi.toLocaleString("en-GB"),
+    "memory of a GPU": scaled(counts.bytes, 1000, "B"),
+    "step, traffic beside computation": timed(counts.overlapped),
+    "step, traffic after it": timed(counts.step),
+    efficiency: `${fixed(100 * counts.efficiency, 1)} %`,
+    "share of the peak (MFU)": `${fixed(100 * counts.mfu, 1)} %`,
+  };
+  const shares = {};
+  for (const [name, bytes] of Object.entries(counts.kept)) {
+    texts[name] = scaled(bytes, 1000, "B");
+    shares[name] = bytes / counts.bytes;
+  }
+  for (const [name, bytes] of Object.entries(counts.sent)) {
+    texts[`sent: ${name}`] = scaled(bytes, 1000, "B");
+  }
+  for (const [name, seconds] of Object.entries(counts.seconds)) {
+    texts[`time: ${name}`] = timed(seconds);
+    shares[`time: ${name}`] = seconds / counts.overlapped;
+  }
+  const sentence =
+    `A step takes ${texts["step, traffic beside computation"]}, at ${texts.efficiency} ` +
+    `efficiency, with ${texts["memory of a GPU"]} in a GPU. ${said[counts.limit]}`;
+  return { texts, shares, sentence };
 }
 
-function render({ model, el }) {
-  const { label, groups, titles, said, presets } = model.get("data");
-  const start = model.get("sizes");
-
-  const put = (sizes) => {
-    model.set("sizes", sizes);
-    model.save_changes();
-  };
-
-  const inputs = [];
-  const field = ([title, least, most]) => {
-    const k = inputs.length;
-    const input = make("input", {
-      type: "number", min: least, max: most, step: 1, inputmode: "numeric",
-    });
-    input.addEventListener("change", () => {
-      const old = model.get("sizes");
-      const asked = Math.round(Number(input.value));
-      const wanted = Number.isFinite(asked) && input.value !== "" ? asked : old[k];
-      const value = Math.min(most, Math.max(least, wanted));
-      input.value = value;
-      put(old.map((size, j) => (j === k ? value : size)));
-    });
-    inputs.push(input);
-    return make("label", {}, make("span", {}, title), input);
-  };
-  const sets = groups.map(([title, fields]) =>
-    make("fieldset", {}, make("legend", {}, title), ...fields.map(field)));
-  const button = (title, sizes) => {
-    const node = make("button", { type: "button" }, title);
-    node.addEventListener("click", () => put([...sizes]));
-    return node;
-  };
-  const buttons = make(
-    "div",
-    { class: "sp-buttons" },
-    ...presets.map(([title, sizes]) => button(title, sizes)),
-    button("reset", start),
-  );
-  const form = make("form", {}, ...sets, buttons);
-  form.addEventListener("submit", (event) => event.preventDefault());
-
-  const rows = titles.map((title) => {
-    const text = make("span");
-    const bar = make("span", { class: "sp-bar" });
-    const cell = make("td", { "data-row": title }, text, bar);
-    return { title, text, bar, line: make("tr", {}, make("th", { scope: "row" }, title), cell) };
-  });
-  const table = make("table", {}, make("tbody", {}, ...rows.map(({ line }) => line)));
-  const say = make("p", { class: "sp-say", "aria-live": "polite", "aria-atomic": "true" });
-  const root = make("div", { class: "sp", role: "group", "aria-label": label });
-  root.append(
-    make("style", {}, STYLE),
-    make("p", { class: "sp-label" }, label),
-    form,
-    say,
-    table,
-  );
-  el.append(root);
-
-  function draw() {
-    const sizes = model.get("sizes");
-    inputs.forEach((input, k) => (input.value = sizes[k]));
-    const trouble = problem(sizes);
-    const [shown, limit] = trouble === null ? texts(sizes) : [{}, null];
-    for (const { title, text, bar } of rows) {
-      const [words, share] = shown[title] ?? ["–"];
-      text.textContent = words;
-      bar.hidden = share === undefined;
-      bar.style.display = bar.hidden ? "none" : "";
-      bar.style.width = `${100 * (share ?? 0)}%`;
-    }
-    say.textContent = trouble === null
-      ? `A step takes ${shown["step, traffic beside computation"][0]}, at ` +
-        `${shown.efficiency[0]} efficiency, with ${shown["memory of a GPU"][0]} in a GPU. ` +
-        said[limit]
-      : `It cannot be cut so. ${trouble}.`;
-  }
-
-  model.on("change:sizes", draw);
-  draw();
-  const unfollow = followTheme(root);
-
-  return () => {
-    unfollow();
-    model.off("change:sizes", draw);
-    root.remove();
-  };
-}
+const render = (view) => numberForm(view, answer);
 
 export default { render };

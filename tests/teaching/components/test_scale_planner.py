@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import random
 
 import pytest
 
 from lib import scaling
 from lib.teaching.components import ScalePlanner
-from lib.teaching.components.scale_planner import (
-    FIELDS,
-    H100,
-    MEMORY,
-    PRESETS,
-    SAID,
-    SECONDS,
-    TITLES,
-    timed,
-)
-from tests.browser import sticking_out
-from tests.teaching.test_components import SURFACES, Parts
+from lib.teaching.components.base import EXPORT
+from lib.teaching.components.scale_planner import H100, MEMORY, SAID, SECONDS, TITLES, timed
+from tests.teaching.components.test_number_form import least_and_most, typed
 
+PRESETS = ScalePlanner.PRESETS
 START = PRESETS["7B on 64"]
 UNEVEN = [*START[:7], 3, *START[8:]]  # 64 GPUs in threes
-LARGEST = [most for _, _, most in FIELDS]
+LARGEST = least_and_most(ScalePlanner)[1]
 
 
 def planner(**options):
@@ -87,7 +78,8 @@ def test_every_limit_has_its_sentence():
 def test_what_does_not_divide_is_shown():
     shown = planner(sizes=UNEVEN)
     assert shown.problem() == "gpus: expected a multiple of tensor · pipeline = 3, got 64"
-    assert set(shown.shown().values()) == {"–"}
+    assert shown.shown() == dict.fromkeys(TITLES, "–")
+    assert list(planner().shown()) == list(TITLES)
     assert shown.summary().endswith("It cannot be cut so. " + shown.problem() + ".")
     with pytest.raises(ValueError, match=r"^gpus: expected a multiple"):
         shown.readout()
@@ -102,164 +94,36 @@ def test_times_are_readable():
     ]
 
 
-@pytest.mark.parametrize(
-    ("sizes", "message"),
-    [
-        ([1] * 18, r"expected 19 integers"),
-        ("1" * 19, r"expected 19 integers"),
-        ([1.0, *START[1:]], r"expected 19 integers"),
-        ([0, *START[1:]], r"expected layers from 1 to 256, got 0"),
-        ([*START[:10], 4, *START[11:]], r"expected ZeRO stage from 0 to 3, got 4"),
-    ],
-)
-def test_refuses_sizes_out_of_range(sizes, message):
-    shown = planner()
-    with pytest.raises(ValueError, match=f"^sizes: {message}"):
-        shown.sizes = sizes
-    assert shown.sizes == START
-    with pytest.raises(ValueError, match=f"^presets\\['x'\\]: {message}"):
-        planner(presets={"x": sizes})
-
-
-def test_refuses_what_does_not_fit():
-    with pytest.raises(ValueError, match=r"^label: expected a text, got ' '$"):
-        planner(label=" ")
-    with pytest.raises(ValueError, match=r"^presets: expected one or more, got none$"):
-        planner(presets={})
-
-
-def test_fallback_is_a_table_of_all_numbers():
-    shown = planner(label="<u>")
-    parts = Parts(shown.html())
-    assert "u" not in parts.tags and parts.tags.count("tr") == len(TITLES)
-    assert set(shown.shown()) == set(TITLES)
-    assert all(text in parts.text for text in shown.shown().values())
-    assert shown._sentence() in parts.text and "GPUs 64" in parts.text
-    data = json.loads(parts.scripts[0][1])["data"]
-    assert data["presets"] == [[what, of] for what, of in PRESETS.items()]
-
-
 # --- in a browser ---------------------------------------------------------------------------
 
 
-def state_of(page):
-    return page.evaluate("document.getElementById('planner').model.get('sizes')")
+@pytest.mark.browser
+def test_a_page_writes_times_as_python_does(show):
+    seconds = [0.0, 0.0421, 0.9999, 1.0, 1.0001, 12.3456]
+    texts = show().evaluate(
+        "([source, seconds]) => Function('all', `${source}; return all.map(timed)`)(seconds)",
+        [planner().source().removesuffix(EXPORT), seconds],
+    )
+    assert texts == [timed(s) for s in seconds]
 
 
 @pytest.mark.browser
 def test_every_number_shown_is_libs(show):
     cases = [*PRESETS.values(), UNEVEN, LARGEST, *drawn(300, seed=1)]
     shown = planner()
-    page = show(shown)
-    read = page.evaluate(
-        """(sizes) => {
-          const host = document.getElementById("planner");
-          const inputs = host.querySelectorAll("input");
-          return sizes.map((given) => {
-            given.forEach((size, k) => {
-              inputs[k].value = size;
-              inputs[k].dispatchEvent(new Event("change"));
-            });
-            return {
-              state: host.model.get("sizes"),
-              rows: [...host.querySelectorAll("[data-row]")].map((n) =>
-                [n.dataset.row, n.querySelector("span").textContent]),
-              widths: Object.fromEntries([...host.querySelectorAll(".sp-bar")]
-                .filter((n) => !n.hidden)
-                .map((n) => [n.parentNode.dataset.row, n.style.width])),
-              sentence: host.querySelector(".sp-say").textContent,
-            };
-          });
-        }""",
-        cases,
-    )
     possible = 0
-    for given, got in zip(cases, read, strict=True):
+    for given, got in typed(show(shown), cases):
         shown.sizes = given
         assert got["state"] == given
-        assert dict(got["rows"]) == shown.shown()
+        assert got["texts"] == shown.shown()
         assert got["sentence"] == shown._sentence()
         if shown.problem() is not None:
-            assert got["widths"] == {}
+            assert got["bars"] == {}
             continue
         possible += 1
-        counts = shown.readout()
-        bars = {name: counts["memory"][name] / sum(counts["memory"].values()) for name in MEMORY}
-        seconds = counts["seconds"]
-        bars |= {f"time: {name}": seconds[name] / seconds["overlapped"] for name in SECONDS}
-        widths = {row: float(width.removesuffix("%")) for row, width in got["widths"].items()}
-        want = {row: 100 * share for row, share in bars.items()}
-        assert widths == pytest.approx(want, rel=1e-3, abs=1e-3)
+        read = shown.readout()
+        memory, seconds = read["memory"], read["seconds"]
+        bars = {name: 100 * memory[name] / sum(memory.values()) for name in MEMORY}
+        bars |= {f"time: {name}": 100 * seconds[name] / seconds["overlapped"] for name in SECONDS}
+        assert got["bars"] == pytest.approx(bars, rel=1e-3, abs=1e-3)
     assert 100 < possible < len(cases)
-
-
-@pytest.mark.browser
-def test_by_keyboard_and_buttons(show):
-    page = show(planner(), width=360)
-    page.keyboard.press("Tab")
-    page.keyboard.press("ArrowUp")
-    assert state_of(page)[0] == 33
-    layers = page.get_by_role("spinbutton", name="layers", exact=True)
-    layers.fill("1000")
-    layers.press("Enter")
-    assert state_of(page)[0] == 256 and layers.input_value() == "256"
-    layers.fill("")
-    layers.press("Tab")
-    assert state_of(page)[0] == 256
-    for name, sizes in PRESETS.items():
-        page.get_by_role("button", name=name, exact=True).click()
-        assert state_of(page) == sizes
-    page.get_by_role("button", name="reset").click()
-    assert state_of(page) == START
-    assert page.get_by_role("group", name="how it is cut").get_by_role("spinbutton").count() == 6
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize("width", [320, 1280])
-@pytest.mark.parametrize("script", [True, False], ids=["script", "no script"])
-def test_nothing_overflows_and_fingers_fit(show, width, script):
-    page = show(planner(sizes=LARGEST, label="L" * 60), width=width, java_script_enabled=script)
-    assert sticking_out(page) == []
-    assert page.evaluate("document.documentElement.scrollWidth") == width
-    if script:
-        sizes = page.evaluate(
-            "() => [...document.querySelectorAll('button, input')]"
-            ".map(n => n.getBoundingClientRect()).map(r => [r.width, r.height])"
-        )
-        assert len(sizes) == 19 + 5 and min(map(min, sizes)) >= 24
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize("mode", list(SURFACES))
-def test_accessible(show, mode):
-    from axe_playwright_python.sync_playwright import Axe
-
-    page = show(planner(), mode=mode)
-    page.wait_for_function(f"document.querySelector('.sp').dataset.mode === '{mode}'")
-    found = Axe().run(page)
-    assert found.violations_count == 0, found.generate_report()
-
-
-@pytest.mark.browser
-def test_state_from_behind_and_cleaned_up(show):
-    shown = planner()
-    page = show(shown)
-    shown.sizes = PRESETS["GPT-2 on 8"]
-    page.evaluate(
-        "sizes => document.getElementById('planner').model.set('sizes', sizes)", shown.sizes
-    )
-    assert page.locator("#planner .sp-say").text_content() == shown._sentence()
-    left = page.evaluate(
-        "sizes => { const host = document.getElementById('planner'); host.dispose();"
-        "host.model.set('sizes', sizes);"
-        "return host.querySelectorAll('.sp').length }",
-        START,
-    )
-    assert left == 0
-
-
-@pytest.mark.browser
-def test_readable_without_javascript(show):
-    page = show(planner(), java_script_enabled=False)
-    text = page.locator("#planner").inner_text()
-    assert "With JavaScript" in text and planner()._sentence() in text
