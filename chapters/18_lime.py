@@ -94,10 +94,11 @@ double = torch.float64
 # question has a weight, $\pi_i$, and we minimise
 #
 # $$
+# \begin{gathered}
 # L(b, \beta) = \sum_{i=1}^{m} \pi_i \,\big(f(z_i) - b - \beta^\top z_i\big)^2
-# + \lambda\, \lVert \beta \rVert^2 ,
-# \qquad
+# + \lambda\, \lVert \beta \rVert^2 , \\
 # \pi_i = e^{-D(z_i)^2 / \sigma^2} .
+# \end{gathered}
 # $$ (def-lime-loss)
 #
 # $D(z)$ is the distance from the sentence itself, and $\sigma$, the *kernel width*, says how far
@@ -106,9 +107,10 @@ double = torch.float64
 # present, their dot product is $k$ and their lengths are $\sqrt k$ and $\sqrt n$:
 #
 # $$
-# D_{\text{share}}(z) = 1 - \frac{k}{n} ,
-# \qquad
-# D_{\cos}(z) = 1 - \frac{k}{\sqrt{k}\,\sqrt{n}} = 1 - \sqrt{k/n} .
+# \begin{aligned}
+# D_{\text{share}}(z) &= 1 - \frac{k}{n} , \\
+# D_{\cos}(z) &= 1 - \frac{k}{\sqrt{k}\,\sqrt{n}} = 1 - \sqrt{k/n} .
+# \end{aligned}
 # $$ (eq-lime-distances)
 #
 # | symbol | shape | meaning |
@@ -171,8 +173,10 @@ check(
 # for the diagonal matrix of the weights, and without ridge, the loss is
 #
 # $$
-# L(\theta) = (y - A\theta)^\top W\, (y - A\theta)
-# = y^\top W y - 2\,\theta^\top A^\top W y + \theta^\top A^\top W A\, \theta .
+# \begin{aligned}
+# L(\theta) &= (y - A\theta)^\top W\, (y - A\theta) \\
+# &= y^\top W y - 2\,\theta^\top A^\top W y + \theta^\top A^\top W A\, \theta .
+# \end{aligned}
 # $$ (eq-lime-expanded)
 #
 # Its gradient is $-2 A^\top W y + 2 A^\top W A\,\theta$. It is zero exactly where
@@ -190,8 +194,10 @@ check(
 # $-2\,\delta^\top A^\top W (y - A\hat\theta)$, which is zero, so
 #
 # $$
-# L(\hat\theta + \delta) = L(\hat\theta) + \delta^\top A^\top W A\, \delta
-# = L(\hat\theta) + \sum_i \pi_i \,(a_i \cdot \delta)^2 .
+# \begin{aligned}
+# L(\hat\theta + \delta) &= L(\hat\theta) + \delta^\top A^\top W A\, \delta \\
+# &= L(\hat\theta) + \sum_i \pi_i \,(a_i \cdot \delta)^2 .
+# \end{aligned}
 # $$ (eq-lime-square)
 #
 # The last sum is not negative. Every solution of the normal equations is a minimum.
@@ -442,9 +448,10 @@ check("and no R²", blind.r2, 0.0)
 # nearest rows
 #
 # $$
-# \pi_1\, r^2 \le L(\hat\theta) \le L(\theta^*) = \sum_{i\ \text{far}} \pi_i\, r_i^{*2}
-# \quad\Longrightarrow\quad
-# r^2 \le \sum_{i\ \text{far}} \frac{\pi_i}{\pi_1}\, r_i^{*2} .
+# \begin{gathered}
+# \pi_1\, r^2 \le L(\hat\theta) \le L(\theta^*) = \sum_{i\ \text{far}} \pi_i\, r_i^{*2} \\
+# \Longrightarrow\quad r^2 \le \sum_{i\ \text{far}} \frac{\pi_i}{\pi_1}\, r_i^{*2} .
+# \end{gathered}
 # $$
 #
 # A far row has $D_i > D_1$, so $\pi_i/\pi_1 = e^{-(D_i^2 - D_1^2)/\sigma^2} \to 0$. The errors on
@@ -461,8 +468,10 @@ check("and no R²", blind.r2, 0.0)
 # the same set and the word:
 #
 # $$
-# \lim_{\sigma \to \infty} \beta_j = y^+ - y^-
-# = \frac{1}{2^{n-1}} \sum_{S \not\ni j} \big( f(S \cup \{j\}) - f(S) \big) .
+# \begin{aligned}
+# \lim_{\sigma \to \infty} \beta_j &= y^+ - y^- \\
+# &= \frac{1}{2^{n-1}} \sum_{S \not\ni j} \big( f(S \cup \{j\}) - f(S) \big) .
+# \end{aligned}
 # $$ (eq-lime-wide)
 #
 # It is the mean contribution over all sets, known in the theory of games as the *Banzhaf value*.
@@ -580,9 +589,11 @@ show_figure(
 # Integrate by parts; at infinity $\varphi f$ vanishes if $f$ does not grow too fast:
 #
 # $$
-# \beta_j = -\int f(z)\, \partial_j \varphi(z)\, \mathrm{d}z
-# = \int \partial_j f(z)\, \varphi(z)\, \mathrm{d}z
-# = \mathbb{E}_{z \sim \mathcal{N}(x,\, \tau^2 I)} \big[ \partial_j f(z) \big] .
+# \begin{aligned}
+# \beta_j &= -\int f(z)\, \partial_j \varphi(z)\, \mathrm{d}z
+# = \int \partial_j f(z)\, \varphi(z)\, \mathrm{d}z \\
+# &= \mathbb{E}_{z \sim \mathcal{N}(x,\, \tau^2 I)} \big[ \partial_j f(z) \big] .
+# \end{aligned}
 # $$ (eq-lime-stein)
 #
 # This is Stein's identity {cite:p}`stein1981`, and it says in one line what LIME is here: *the
@@ -873,9 +884,11 @@ check("seven equal weights are seven samples", found.effective_samples, 7.0)
 # product, and let all rows weigh the same, $Z = \sum_z c(z)\, \pi(z)$:
 #
 # $$
-# \mathbb{E}_c \big[ \pi(z)\, h(z) \big] = \sum_z c(z)\, \pi(z)\, h(z)
-# = Z \sum_z q(z)\, h(z) = \mathbb{E}_q \big[ Z\, h(z) \big] ,
-# \qquad q(z) = \frac{c(z)\, \pi(z)}{Z} .
+# \begin{aligned}
+# \mathbb{E}_c \big[ \pi(z)\, h(z) \big] &= \sum_z c(z)\, \pi(z)\, h(z) \\
+# &= Z \sum_z q(z)\, h(z) = \mathbb{E}_q \big[ Z\, h(z) \big] , \\
+# q(z) &= \frac{c(z)\, \pi(z)}{Z} .
+# \end{aligned}
 # $$ (eq-lime-proportion)
 #
 # With $h = a a^\top$ and $h = a f$ these are both sides of {eq}`eq-lime-normal`: the same line. Now
@@ -904,8 +917,10 @@ check("seven equal weights are seven samples", found.effective_samples, 7.0)
 # word, and $u$ more for its own two. Their normal equations, for an own word and for another, are
 #
 # $$
-# u\,(v + \kappa) + w\,\big(v + (n-1)\kappa\big) = s , \qquad
+# \begin{gathered}
+# u\,(v + \kappa) + w\,\big(v + (n-1)\kappa\big) = s , \\
 # 2 u\, \kappa + w\,\big(v + (n-1)\kappa\big) = t .
+# \end{gathered}
 # $$
 #
 # The first less the second gives $u$. Two of the first and $n - 2$ of the second, added, give $w$:

@@ -99,8 +99,10 @@ torchrun = launch(script, folder, size=2, restarts=3)
 # the step is one fraction, over all parts:
 #
 # $$
-# L = \frac{\sum_{r=0}^{p-1} S_r}{\sum_{r=0}^{p-1} N_r}, \qquad
-# S_r = \sum_{i \in B_r} \ell_i(\theta), \quad N_r = \lvert B_r \rvert .
+# \begin{gathered}
+# L = \frac{\sum_{r=0}^{p-1} S_r}{\sum_{r=0}^{p-1} N_r}, \\
+# S_r = \sum_{i \in B_r} \ell_i(\theta), \qquad N_r = \lvert B_r \rvert .
+# \end{gathered}
 # $$ (def-scaling-out-loss)
 #
 # | symbol | shape | meaning |
@@ -236,8 +238,10 @@ for p in (2, 3, 5, 8):
 # each of all $b$ bytes:
 #
 # $$
-# t_{\text{ring}} = 2(p-1)\Big(\alpha + \frac{b}{p}\beta\Big), \qquad
-# t_{\text{tree}} = 2 \log_2 p\,(\alpha + b\,\beta) .
+# \begin{aligned}
+# t_{\text{ring}} &= 2(p-1)\Big(\alpha + \frac{b}{p}\beta\Big), \\
+# t_{\text{tree}} &= 2 \log_2 p\,(\alpha + b\,\beta) .
+# \end{aligned}
 # $$ (def-scaling-out-time)
 #
 # They are equal at
@@ -478,7 +482,10 @@ show_figure(
 # $L/k$ inputs and $k$ layers:
 #
 # $$
-# A(k) = \frac{L}{k} + k, \qquad \min_k A = 2\sqrt{L} \;\text{ at }\; k = \sqrt{L} .
+# \begin{gathered}
+# A(k) = \frac{L}{k} + k, \\
+# \min_k A = 2\sqrt{L} \;\text{ at }\; k = \sqrt{L} .
+# \end{gathered}
 # $$ (eq-scaling-out-root)
 #
 # The price is one more forward pass.
@@ -598,8 +605,10 @@ check("all thousand are lost", low.item(), 1.0)
 # activations. In half precision a process sends for each layer
 #
 # $$
-# b_{\text{tensor}} = 4 \cdot 2\,\frac{t-1}{t} \cdot 2\,B\,n\,d
-# = 16\,\frac{t-1}{t}\,B\,n\,d \ \text{ bytes}.
+# \begin{aligned}
+# b_{\text{tensor}} &= 4 \cdot 2\,\frac{t-1}{t} \cdot 2\,B\,n\,d \\
+# &= 16\,\frac{t-1}{t}\,B\,n\,d \ \text{ bytes}.
+# \end{aligned}
 # $$ (eq-scaling-out-tensor-bytes)
 #
 # Let us cut one of the book's layers, and put in the two edges: where parts begin to read, and
@@ -1101,11 +1110,12 @@ for name, arm in arms.items():
 # needs, and $C_+$ that are done, $\tfrac43 C$ if all layers are computed again,
 #
 # $$
-# \begin{gathered}
-# T = \Big(\frac{C_+}{G F} + T_{\text{tensor}} + T_{\text{pipeline}}\Big)
-# \Big(1 + \frac{p-1}{m}\Big) + T_{\text{shows}}, \\
-# E = \frac{C}{G\,F\;T} .
-# \end{gathered}
+# \begin{aligned}
+# T &= \Big(\frac{C_+}{G F} + T_{\text{tensor}} + T_{\text{pipeline}}\Big)
+# \Big(1 + \frac{p-1}{m}\Big) \\
+# &\quad {} + T_{\text{shows}}, \\
+# E &= \frac{C}{G\,F\;T} .
+# \end{aligned}
 # $$ (eq-scaling-out-step)
 #
 # $E$ is the *efficiency*: which part of a step the products alone would take. If all is copies
