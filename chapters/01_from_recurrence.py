@@ -896,14 +896,14 @@ for size in (0.01, 40.0):
 # one, the *cell* $c$, and that is not rewritten but *added to*:
 #
 # $$
-# \begin{aligned}
-# i_t &= \sigma(W_i h_{t-1} + U_i x_t + b_i) &&\text{how much to write} \\
-# f_t &= \sigma(W_f h_{t-1} + U_f x_t + b_f) &&\text{how much to keep} \\
-# g_t &= \tanh(W_g h_{t-1} + U_g x_t + b_g) &&\text{what to write} \\
-# o_t &= \sigma(W_o h_{t-1} + U_o x_t + b_o) &&\text{how much to show} \\
+# \begin{alignedat}{2}
+# i_t &= \sigma(W_i h_{t-1} + U_i x_t + b_i) &&\;\;\text{how much to write} \\
+# f_t &= \sigma(W_f h_{t-1} + U_f x_t + b_f) &&\;\;\text{how much to keep} \\
+# g_t &= \tanh(W_g h_{t-1} + U_g x_t + b_g) &&\;\;\text{what to write} \\
+# o_t &= \sigma(W_o h_{t-1} + U_o x_t + b_o) &&\;\;\text{how much to show} \\
 # c_t &= f_t \circ c_{t-1} + i_t \circ g_t \\
 # h_t &= o_t \circ \tanh(c_t) .
-# \end{aligned}
+# \end{alignedat}
 # $$ (eq-from-recurrence-lstm)
 #
 # Here $\sigma(z) = 1/(1 + e^{-z})$ lies between zero and one, and $\circ$ multiplies entry by entry.

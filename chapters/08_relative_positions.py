@@ -119,11 +119,11 @@ double = torch.float64
 # direction, and $e = \lfloor m/2 \rfloor$, a distance $\delta = 0, 1, 2, \dots$ goes to
 #
 # $$
-# \beta(\delta) = \begin{cases}
-# \delta & \text{if } \delta < e \\[2pt]
-# \min\!\left( e + \left\lfloor (m - e)\,\dfrac{\ln(\delta/e)}{\ln(D/e)} \right\rfloor,\; m - 1 \right)
-# & \text{else.}
-# \end{cases}
+# \begin{gathered}
+# \beta(\delta) = \delta \quad\text{if } \delta < e, \quad\text{else} \\
+# \beta(\delta) = \min\!\left( e + \left\lfloor (m - e)\,\frac{\ln(\delta/e)}{\ln(D/e)}
+# \right\rfloor,\; m - 1 \right) .
+# \end{gathered}
 # $$ (def-relative-positions-bucket)
 #
 # | symbol | shape | meaning |

@@ -504,7 +504,10 @@ for name, found, share in [
 # are random. Divide by the sum over $u$:
 #
 # $$
-# P(x_t = u \mid \text{label, shows } v) = \frac{[u = v]\; p(v) + p(u)/V}{p(v) + 1/V} .
+# \begin{aligned}
+# & P(x_t = u \mid \text{label, shows } v) \\
+# & \quad = \frac{[u = v]\; p(v) + p(u)/V}{p(v) + 1/V} .
+# \end{aligned}
 # $$ (eq-bert-visible)
 #
 # Here is the whole mechanism in one formula. If $v$ fits, $p(v) \gg 1/V$, the best answer is $v$

@@ -95,8 +95,10 @@ double = torch.float64
 # and every place gets a trained vector of its own:
 #
 # $$
-# z_0 = \big[\,x_{\text{class}};\; x_{\text{patch}}^{(0)} E + b;\; \dots;\;
-# x_{\text{patch}}^{(N-1)} E + b\,\big] + E_{\text{pos}} .
+# \begin{aligned}
+# z_0 = \big[\, & x_{\text{class}};\; x_{\text{patch}}^{(0)} E + b;\; \dots; \\
+# & x_{\text{patch}}^{(N-1)} E + b\,\big] + E_{\text{pos}} .
+# \end{aligned}
 # $$ (def-vision-transformer-input)
 #
 # Then come $L$ pre-norm encoder layers, and a last norm. The class token's vector is read off, and

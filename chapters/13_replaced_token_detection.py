@@ -301,7 +301,7 @@ check(
 # negative to positive, so that is the minimum:
 #
 # $$
-# D^*(v) = \frac{p(v)\,[(1-m) + m\,q(v)]}{p(v)\,[(1-m) + m\,q(v)] + m\,q(v)\,[1 - p(v)]} .
+# D^*(v) = \frac{p(v)[(1-m) + m q(v)]}{p(v)[(1-m) + m q(v)] + m q(v)[1 - p(v)]} .
 # $$ (eq-replaced-token-detection-optimum)
 #
 # Divide $a$ by $b$ and take the logarithm, and it falls into two parts:

@@ -574,9 +574,9 @@ glue("flash-crossing", crossing)
 #
 # $$
 # \begin{aligned}
-# \text{keys to load} &= \min(i + B + \sigma,\; n_k), \\
-# \text{of them without a mask} &=
-# C \left\lfloor \frac{\min(i + 1 + \sigma,\; n_k)}{C} \right\rfloor ,
+# & \text{keys to load} = \min(i + B + \sigma,\; n_k), \\
+# & \text{of them without a mask} \\
+# & \quad = C \left\lfloor \frac{\min(i + 1 + \sigma,\; n_k)}{C} \right\rfloor ,
 # \end{aligned}
 # $$ (eq-flash-attention-limits)
 #

@@ -149,6 +149,17 @@ def test_the_tables_of_the_back_matter_need_no_scrolling_on_a_phone(day, resized
     assert max(over, default=0) <= 1
 
 
+def test_formulas_need_no_scrolling_on_a_phone(day, resized):
+    page, tab, _ = day
+    resized(360)
+    over = tab.evaluate(
+        """[...document.querySelectorAll("div.math > mjx-container[display='true']")]
+          .map(e => [e.scrollWidth - e.clientWidth, e.parentElement.id, e.textContent])"""
+    )
+    assert bool(over) == page.startswith("chapters/")
+    assert [formula for formula in over if formula[0] > 1] == []
+
+
 def test_no_line_begins_with_the_full_stop_of_a_formula(day, resized):
     page, tab, _ = day
     resized(360)
