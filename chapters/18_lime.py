@@ -443,19 +443,21 @@ check("and no R²", blind.r2, 0.0)
 # at different rates. Take the $n + 1$ nearest rows, the sentence and those with one hidden word.
 # They determine a line that passes through their answers *exactly*:
 # $b + \sum_j \beta_j = f(\text{all})$, and hiding word $j$ takes off $\beta_j$. Call it
-# $\theta^*$, its errors on the other rows $r_i^*$, and let $\pi_1$ be the weight of a row with one
-# hidden word. The best line is at least as good as $\theta^*$, so for its error $r$ on any of the
-# nearest rows
+# $\theta^*$, its errors on the other rows $r_i^*$, and let $\pi_{\text{one}}$ be the weight of a row
+# with one hidden word, at the distance $D_{\text{one}}$. The best line is at least as good as
+# $\theta^*$, and no row of the nearest weighs less than $\pi_{\text{one}}$. So for the best line's
+# error $r$ on any of them
 #
 # $$
 # \begin{gathered}
-# \pi_1\, r^2 \le L(\hat\theta) \le L(\theta^*) = \sum_{i\ \text{far}} \pi_i\, r_i^{*2} \\
-# \Longrightarrow\quad r^2 \le \sum_{i\ \text{far}} \frac{\pi_i}{\pi_1}\, r_i^{*2} .
+# \pi_{\text{one}}\, r^2 \le L(\hat\theta) \le L(\theta^*) = \sum_{i\ \text{far}} \pi_i\, r_i^{*2} \\
+# \Longrightarrow\quad r^2 \le \sum_{i\ \text{far}} \frac{\pi_i}{\pi_{\text{one}}}\, r_i^{*2} .
 # \end{gathered}
 # $$
 #
-# A far row has $D_i > D_1$, so $\pi_i/\pi_1 = e^{-(D_i^2 - D_1^2)/\sigma^2} \to 0$. The errors on
-# the nearest rows vanish, the line becomes $\theta^*$, and
+# A far row has $D_i > D_{\text{one}}$, so
+# $\pi_i/\pi_{\text{one}} = e^{-(D_i^2 - D_{\text{one}}^2)/\sigma^2} \to 0$. The errors on the nearest
+# rows vanish, the line becomes $\theta^*$, and
 #
 # $$
 # \lim_{\sigma \to 0} \beta_j = f(\text{all}) - f(\text{all but } j) .
@@ -706,7 +708,8 @@ CurveExplorer(
 # $$ (def-lime-shapley-kernel)
 #
 # infinite for the empty set and for the whole sentence: the line must pass through both answers.
-# With these weights the coefficients *are* the Shapley values,
+# With these weights the coefficients *are* the Shapley values, which are called $\varphi$ from here
+# on:
 #
 # $$
 # \pi = \text{Shapley's kernel} \;\Longrightarrow\;
@@ -815,14 +818,16 @@ show_figure(
 # $$ (eq-lime-sandwich)
 #
 # Three things follow. The spread falls as $1/\sqrt{m}$, and no faster. It grows with what the line
-# leaves over, so a low $R^2$ and an unstable explanation tend to come together. And weights that are
-# uneven cost samples: about as many equal ones as
+# leaves over, so a low $R^2$ and an unstable explanation tend to come together. And weights that
+# are uneven cost samples. Take the simplest line, a weighted mean of independent answers of
+# variance $v$: it has variance $v \sum_i \pi_i^2 / (\sum_i \pi_i)^2$, while $m$ equal weights give
+# $v / m$. So uneven ones tell about as much as
 #
 # $$
 # m_{\text{eff}} = \frac{\big(\sum_i \pi_i\big)^2}{\sum_i \pi_i^2} \le m
 # $$ (def-lime-effective)
 #
-# would do, which `lib` returns as `effective_samples`.
+# equal ones would, which `lib` returns as `effective_samples`.
 
 
 # %%
@@ -896,7 +901,8 @@ check("seven equal weights are seven samples", found.effective_samples, 7.0)
 #
 # **Take out what is known.** The solution of the normal equations is linear in the answers. Write
 # $\theta[f]$ for the line of all sets through $f$. For *any* function $Q$ of the sets, $\bar Q = Q -
-# \theta[Q]$, which is $Q$ less its own line, has no line of its own, and
+# \theta[Q]$, which is $Q$ less its own line, has no line of its own, since a line is found exactly
+# (step 4). So
 #
 # $$
 # \theta[f - \bar Q] = \theta[f] - \theta[Q] + \theta[Q] = \theta[f] .
@@ -1674,10 +1680,10 @@ check(
 #
 # A likely reason for the order: the test hides many words at once. An explanation that only knows
 # what *one* hidden word does, {eq}`eq-lime-narrow`, may miss words that stand in for each other:
-# hide either, and nothing happens. A wider kernel has asked about that. So the test is not
-# neutral. It rewards methods that ask the questions that it asks, with the same [MASK]; integrated
-# gradients hide no word (but they start from the same [MASK]), and yet come close. “Faithful” always means: to this question, under
-# this way of taking away.
+# hide either, and nothing happens. A wider kernel has asked about that. So the test is not neutral.
+# It rewards methods that ask the questions that it asks, with the same [MASK]; integrated gradients
+# hide no word (but they start from the same [MASK]), and yet come close. “Faithful” always means:
+# to this question, under this way of taking away.
 #
 # The `lime` package gives coefficients whose correlation with ours is
 # {glue:text}`lime-package-correlation:.3f`, and takes {glue:text}`lime-package-time:.1f` ±
