@@ -260,13 +260,16 @@ check("eq-from-recurrence-torch", ours, theirs(x[None])[0][0], atol=1e-15)
 # where $M$ is made of $n \times n$ blocks:
 #
 # $$
+# \begin{gathered}
 # M = \begin{pmatrix}
 # A_0 & & & \\
 # A_1 & A_0 & & \\
 # A_2 & A_1 & A_0 & \\
 #  & A_2 & A_1 & A_0
-# \end{pmatrix} \quad (k = 3,\ n = 4), \qquad
+# \end{pmatrix} \\
+# (k = 3,\ n = 4), \\
 # M_{tj} = \begin{cases} A_{t-j} & 0 \le t - j < k \\ 0 & \text{else.} \end{cases}
+# \end{gathered}
 # $$ (eq-from-recurrence-banded)
 #
 # The same blocks come again along each diagonal: what is learned about a pair of neighbours at one
@@ -274,8 +277,10 @@ check("eq-from-recurrence-torch", ours, theirs(x[None])[0][0], atol=1e-15)
 # $\min(t, k)$ blocks, so for $n \ge k$ there are
 #
 # $$
-# \underbrace{1 + 2 + \dots + (k-1)}_{\text{the first rows}} + (n - k + 1)\,k
-# = nk - \frac{k(k-1)}{2}
+# \begin{aligned}
+# & \underbrace{1 + 2 + \dots + (k-1)}_{\text{the first rows}} + (n - k + 1)\,k \\
+# & \quad = nk - \frac{k(k-1)}{2}
+# \end{aligned}
 # $$ (eq-from-recurrence-blocks)
 #
 # of them. In torch a kernel is counted from the left, so `weight[:, :, 0]` is the matrix of the
@@ -507,9 +512,11 @@ show_figure(
 # $\lVert D_s \rVert \le \max \tanh' = 1$. So with $k = T - t$ steps in between
 #
 # $$
+# \begin{aligned}
 # \Big\lVert \frac{\partial h_T}{\partial h_t} \Big\rVert
-# \le \prod_{s=t+1}^{T} \lVert D_s \rVert\, \lVert W \rVert
-# \le \big(\sigma_{\max}(W) \cdot \max \tanh'\big)^{k} = \sigma_{\max}(W)^{k} .
+# &\le \prod_{s=t+1}^{T} \lVert D_s \rVert\, \lVert W \rVert \\
+# &\le \big(\sigma_{\max}(W) \cdot \max \tanh'\big)^{k} = \sigma_{\max}(W)^{k} .
+# \end{aligned}
 # $$ (eq-from-recurrence-bound)
 #
 # If $\sigma_{\max}(W) < 1$, the gradient *vanishes*: it falls at least exponentially with the
@@ -577,8 +584,10 @@ check("W D is not D W", (wrong_order - products[0]).abs().max() > 0.01)
 # the norm behaves *in the end*; the singular value bounds it *at every step*:
 #
 # $$
-# \rho(W)^k \le \lVert W^k \rVert \le \sigma_{\max}(W)^k, \qquad
+# \begin{gathered}
+# \rho(W)^k \le \lVert W^k \rVert \le \sigma_{\max}(W)^k, \\
 # \lim_{k \to \infty} \lVert W^k \rVert^{1/k} = \rho(W) .
+# \end{gathered}
 # $$
 #
 # (The left inequality: apply $W^k$ to an eigenvector. The limit is Gelfand's formula.) How far
@@ -887,14 +896,14 @@ for size in (0.01, 40.0):
 # one, the *cell* $c$, and that is not rewritten but *added to*:
 #
 # $$
-# \begin{aligned}
-# i_t &= \sigma(W_i h_{t-1} + U_i x_t + b_i) &&\text{how much to write} \\
-# f_t &= \sigma(W_f h_{t-1} + U_f x_t + b_f) &&\text{how much to keep} \\
-# g_t &= \tanh(W_g h_{t-1} + U_g x_t + b_g) &&\text{what to write} \\
-# o_t &= \sigma(W_o h_{t-1} + U_o x_t + b_o) &&\text{how much to show} \\
+# \begin{alignedat}{2}
+# i_t &= \sigma(W_i h_{t-1} + U_i x_t + b_i) &&\;\;\text{how much to write} \\
+# f_t &= \sigma(W_f h_{t-1} + U_f x_t + b_f) &&\;\;\text{how much to keep} \\
+# g_t &= \tanh(W_g h_{t-1} + U_g x_t + b_g) &&\;\;\text{what to write} \\
+# o_t &= \sigma(W_o h_{t-1} + U_o x_t + b_o) &&\;\;\text{how much to show} \\
 # c_t &= f_t \circ c_{t-1} + i_t \circ g_t \\
 # h_t &= o_t \circ \tanh(c_t) .
-# \end{aligned}
+# \end{alignedat}
 # $$ (eq-from-recurrence-lstm)
 #
 # Here $\sigma(z) = 1/(1 + e^{-z})$ lies between zero and one, and $\circ$ multiplies entry by entry.
@@ -934,9 +943,14 @@ check("and the cell at the end", c, cell[0, 0], atol=1e-14)
 # \sigma(1 - \sigma)$, and $\operatorname{diag}$ left out where it is plain,
 #
 # $$
-# \frac{\partial c_t}{\partial c_{t-1}} = \underbrace{\operatorname{diag}(f_t)}_{\text{direct}}
-# + \underbrace{\big[\, c_{t-1} f_t (1 - f_t)\, W_f + g_t\, i_t (1 - i_t)\, W_i
-# + i_t (1 - g_t^2)\, W_g \,\big]\; o_{t-1} \big(1 - \tanh^2 c_{t-1}\big)}_{\text{indirect}} .
+# \begin{aligned}
+# \frac{\partial c_t}{\partial c_{t-1}} = {} &
+# \underbrace{\operatorname{diag}(f_t)}_{\text{direct}} \\
+# & + \underbrace{\begin{aligned}
+# & \big[\, c_{t-1} f_t (1 - f_t)\, W_f + g_t\, i_t (1 - i_t)\, W_i \\
+# & + i_t (1 - g_t^2)\, W_g \,\big]\; o_{t-1} \big(1 - \tanh^2 c_{t-1}\big)
+# \end{aligned}}_{\text{indirect}} .
+# \end{aligned}
 # $$ (eq-from-recurrence-cell)
 #
 # (Inside the brackets each vector multiplies the rows of its matrix; the last one multiplies the
@@ -1192,10 +1206,10 @@ show_figure(
 #
 # $$
 # \begin{aligned}
-# \text{recurrence:} \quad & \underbrace{n d^2}_{W h_{t-1}} + \underbrace{n d^2}_{U x_t}
-# &\qquad \text{LSTM:} \quad & 4\,(n d^2 + n d^2) \\
-# \text{convolution:} \quad & k\, n d^2
-# &\qquad \text{attention:} \quad & \underbrace{4\, n d^2}_{\text{maps}}
+# \text{recurrence:} \quad & \underbrace{n d^2}_{W h_{t-1}} + \underbrace{n d^2}_{U x_t} \\
+# \text{LSTM:} \quad & 4\,(n d^2 + n d^2) \\
+# \text{convolution:} \quad & k\, n d^2 \\
+# \text{attention:} \quad & \underbrace{4\, n d^2}_{\text{maps}}
 # + \underbrace{n^2 d}_{\text{scores}} + \underbrace{n^2 d}_{\text{mixing}} .
 # \end{aligned}
 # $$ (eq-from-recurrence-cost)
@@ -1213,8 +1227,10 @@ show_figure(
 # and depends on which recurrence:
 #
 # $$
-# \frac{\text{attention}}{\text{RNN}} = \frac{4nd^2 + 2n^2d}{2nd^2} = 2 + \frac{n}{d} , \qquad
-# \frac{\text{attention}}{\text{LSTM}} = \frac{4nd^2 + 2n^2d}{8nd^2} = \frac12 + \frac{n}{4d} .
+# \begin{aligned}
+# \frac{\text{attention}}{\text{RNN}} &= \frac{4nd^2 + 2n^2d}{2nd^2} = 2 + \frac{n}{d} , \\
+# \frac{\text{attention}}{\text{LSTM}} &= \frac{4nd^2 + 2n^2d}{8nd^2} = \frac12 + \frac{n}{4d} .
+# \end{aligned}
 # $$ (eq-from-recurrence-layers-ratio)
 #
 # A plain recurrence is always cheaper than attention; an LSTM is dearer up to $n = 2d$. What no
@@ -1497,10 +1513,12 @@ show_figure(
 # {cite}`sutskever2014,cho2014`. All that the decoder knows of the sentence is $c$. By the chain rule
 #
 # $$
+# \begin{gathered}
 # \frac{\partial (y_1, \dots, y_m)}{\partial (x_1, \dots, x_n)} =
 # \underbrace{\frac{\partial (y_1, \dots, y_m)}{\partial c}}_{md \times d}\;
-# \underbrace{\frac{\partial c}{\partial (x_1, \dots, x_n)}}_{d \times nd}
-# \quad\Rightarrow\quad \operatorname{rank} \le d .
+# \underbrace{\frac{\partial c}{\partial (x_1, \dots, x_n)}}_{d \times nd} \\
+# \Rightarrow\quad \operatorname{rank} \le d .
+# \end{gathered}
 # $$ (eq-from-recurrence-bottleneck)
 #
 # However long the sentence, the $md$ numbers that come out can react to it in $d$ independent ways

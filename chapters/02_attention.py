@@ -603,7 +603,10 @@ check(
 # XW_K$, $V = XW_V$. Shuffling $X$ shuffles all three. The first equation, then the second, give
 #
 # $$
-# A(\Pi X) = \Pi\, A(X), \qquad A(X) = \operatorname{Attention}(XW_Q, XW_K, XW_V) .
+# \begin{gathered}
+# A(\Pi X) = \Pi\, A(X), \\
+# A(X) = \operatorname{Attention}(XW_Q, XW_K, XW_V) .
+# \end{gathered}
 # $$ (eq-attention-equivariance)
 #
 # This is called *permutation equivariance*. “Dog bites man” and “man bites dog” give each word
@@ -772,9 +775,12 @@ show_figure(
 # out of the numerator and of the sum:
 #
 # $$
-# P_{ij} = \frac{e^{S_{ij} + M_{ij}}}{\sum_l e^{S_{il} + M_{il}}}
-# = \begin{cases} e^{S_{ij}} \Big/ \sum_{l \text{ allowed}} e^{S_{il}} & j \text{ allowed for } i\\
+# \begin{aligned}
+# P_{ij} &= \frac{e^{S_{ij} + M_{ij}}}{\sum_l e^{S_{il} + M_{il}}} \\
+# &= \begin{cases} e^{S_{ij}} \Big/ \sum_{l \text{ allowed}} e^{S_{il}} & j \text{ allowed
+# for } i\\
 # 0 & \text{otherwise.}\end{cases}
+# \end{aligned}
 # $$ (eq-attention-mask)
 #
 # So a masked key is not a key with a small weight. It is as if it were not there, and the remaining
@@ -827,8 +833,10 @@ check(
 # keys and values up to $i$:
 #
 # $$
-# \operatorname{CausalAttention}(Q, K, V)_i
-# = \operatorname{Attention}(Q_{i:i}, K_{1:i}, V_{1:i}) .
+# \begin{aligned}
+# & \operatorname{CausalAttention}(Q, K, V)_i \\
+# & \quad = \operatorname{Attention}(Q_{i:i}, K_{1:i}, V_{1:i}) .
+# \end{aligned}
 # $$ (eq-attention-cache)
 #
 # When a new token arrives, no old row changes. So keep the old keys and values in a *cache*, and
@@ -897,9 +905,11 @@ show_figure(
 # of exponentials so far, and the weighted sum of values so far, both relative to that maximum.
 #
 # $$
+# \begin{gathered}
 # m_t = \max_{j \le t} s_j, \qquad
-# \ell_t = \sum_{j \le t} e^{s_j - m_t}, \qquad
+# \ell_t = \sum_{j \le t} e^{s_j - m_t}, \\
 # a_t = \sum_{j \le t} e^{s_j - m_t}\, v_j .
+# \end{gathered}
 # $$ (def-attention-online)
 #
 # **Claim.** These can be kept up to date from the new score and value alone:

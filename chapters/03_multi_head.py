@@ -95,8 +95,8 @@ double = torch.float64
 #
 # $$
 # \begin{aligned}
-# \operatorname{MultiHead}(Q, K, V) &= \operatorname{Concat}(H_1, \dots, H_h)\, W^O , \\
-# H_i &= \operatorname{Attention}(Q W_i^Q,\; K W_i^K,\; V W_i^V) .
+# & \operatorname{MultiHead}(Q, K, V) = \operatorname{Concat}(H_1, \dots, H_h)\, W^O , \\
+# & H_i = \operatorname{Attention}(Q W_i^Q,\; K W_i^K,\; V W_i^V) .
 # \end{aligned}
 # $$ (def-multi-head-formula)
 #
@@ -248,16 +248,22 @@ check("with two sequences the fused product is wrong", gap > 0.1)
 # blocks:
 #
 # $$
-# \operatorname{Concat}(H_1, \dots, H_h)\, W^O = \sum_{c} \operatorname{Concat}(\dots)_{\cdot c}\, W^O_{c \cdot}
-# = \sum_{i=1}^{h} H_i\, W_i^O .
+# \begin{aligned}
+# \operatorname{Concat}(H_1, \dots, H_h)\, W^O
+# &= \sum_{c} \operatorname{Concat}(\dots)_{\cdot c}\, W^O_{c \cdot} \\
+# &= \sum_{i=1}^{h} H_i\, W_i^O .
+# \end{aligned}
 # $$ (eq-multi-head-sum)
 #
 # Now put in $H_i = A_i\, (X W_i^V)$, where $A_i$ are the weights of head $i$. Matrix products
 # may be bracketed as we like:
 #
 # $$
-# \operatorname{MultiHead}(X, X, X) = \sum_{i=1}^{h} A_i\; X\; \underbrace{W_i^V W_i^O}_{d \times d},
-# \qquad A_i = \operatorname{softmax}\!\left(\frac{X\, W_i^Q (W_i^K)^\top X^\top}{\sqrt{d_h}}\right) .
+# \begin{gathered}
+# \operatorname{MultiHead}(X, X, X) = \sum_{i=1}^{h} A_i\; X\; \underbrace{W_i^V W_i^O}_{d
+# \times d}, \\
+# A_i = \operatorname{softmax}\!\left(\frac{X\, W_i^Q (W_i^K)^\top X^\top}{\sqrt{d_h}}\right) .
+# \end{gathered}
 # $$ (eq-multi-head-low-rank)
 #
 # This is the form to think in. Each head is one term. $A_i$ acts on the left and says *from where*;
@@ -266,7 +272,10 @@ check("with two sequences the fused product is wrong", gap > 0.1)
 # can take a term away:
 #
 # $$
-# \operatorname{MultiHead}(X) - \operatorname{MultiHead}_{\text{without } i}(X) = A_i\, X\, W_i^V W_i^O .
+# \begin{aligned}
+# & \operatorname{MultiHead}(X) - \operatorname{MultiHead}_{\text{without } i}(X) \\
+# & \quad = A_i\, X\, W_i^V W_i^O .
+# \end{aligned}
 # $$ (eq-multi-head-ablation)
 #
 # To *ablate* a head, then, is to set its $d_h$ rows of $W^O$ to zero. No other head notices.
@@ -320,7 +329,10 @@ check("behind a ReLU it is no longer one summand", bent > 0.1)
 # constant along a row is gone, and
 #
 # $$
-# (\log A_i)\, C = S_i\, C \qquad\Longrightarrow\qquad \operatorname{rank}\big((\log A_i)\, C\big) \le d_h .
+# \begin{gathered}
+# (\log A_i)\, C = S_i\, C \\
+# \Longrightarrow\quad \operatorname{rank}\big((\log A_i)\, C\big) \le d_h .
+# \end{gathered}
 # $$ (eq-multi-head-log-rank)
 #
 # So of all patterns of attention a head can make *exactly* only those whose centred logarithm has
@@ -356,7 +368,10 @@ check("the weights have a higher rank", bool((rank(S.softmax(-1)) > d_h).all()))
 # $W_i^K G^{-\top}$. Only their product enters {eq}`eq-multi-head-low-rank`:
 #
 # $$
-# (W_i^Q G)\,(W_i^K G^{-\top})^\top = W_i^Q\, G\, G^{-1}\, (W_i^K)^\top = W_i^Q (W_i^K)^\top .
+# \begin{aligned}
+# (W_i^Q G)\,(W_i^K G^{-\top})^\top &= W_i^Q\, G\, G^{-1}\, (W_i^K)^\top \\
+# &= W_i^Q (W_i^K)^\top .
+# \end{aligned}
 # $$ (eq-multi-head-gauge-qk)
 #
 # Likewise on the other side, with a $G$ of its own:
@@ -374,8 +389,11 @@ check("the weights have a higher rank", bool((rank(S.softmax(-1)) > d_h).all()))
 # $t$; that is constant along the row, and the softmax does not see it:
 #
 # $$
-# \operatorname{softmax}\!\big(q\,(k + \mathbf{1} b^\top)^\top\big) = \operatorname{softmax}\!\big(q k^\top + (q b)\mathbf{1}^\top\big)
-# = \operatorname{softmax}(q k^\top) .
+# \begin{aligned}
+# \operatorname{softmax}\!\big(q\,(k + \mathbf{1} b^\top)^\top\big)
+# &= \operatorname{softmax}\!\big(q k^\top + (q b)\mathbf{1}^\top\big) \\
+# &= \operatorname{softmax}(q k^\top) .
+# \end{aligned}
 # $$ (eq-multi-head-key-bias)
 #
 # A bias on the values passes straight through, because each row of $A_i$ sums to one: it is a bias
@@ -531,7 +549,10 @@ check(
 # Whatever $M$ is, moving $a$ one way and $b$ the other leaves no trace. For every vector $c$,
 #
 # $$
-# p\,\big(a + (1-p)\, c\big) + (1-p)\,\big(b - p\, c\big) = p\, a + (1-p)\, b .
+# \begin{aligned}
+# & p\,\big(a + (1-p)\, c\big) + (1-p)\,\big(b - p\, c\big) \\
+# & \quad = p\, a + (1-p)\, b .
+# \end{aligned}
 # $$ (eq-multi-head-blind)
 #
 # So for fixed weights infinitely many different pairs give one and the same output. Could
@@ -542,7 +563,11 @@ check(
 # = pa + (1-p)b$, the error is
 #
 # $$
-# \lVert z - a \rVert^2 + \lVert z - b \rVert^2 = \big((1-p)^2 + p^2\big) \lVert a - b \rVert^2 \ge \tfrac12 \lVert a - b \rVert^2 .
+# \begin{aligned}
+# \lVert z - a \rVert^2 + \lVert z - b \rVert^2
+# &= \big((1-p)^2 + p^2\big) \lVert a - b \rVert^2 \\
+# &\ge \tfrac12 \lVert a - b \rVert^2 .
+# \end{aligned}
 # $$ (eq-multi-head-two-places)
 #
 # If an error is allowed, how good can a head with fixed weights be in the mean? Let $a$ and $b$ be
@@ -552,8 +577,10 @@ check(
 # (1-p)^2)$. Add them and divide by the two vectors that were wanted:
 #
 # $$
-# \text{explained share} = \frac12 \cdot \frac{p^2 + (1-p)^2}{p^2 + (1-p)^2} = \frac12
-# \qquad \text{for every } p .
+# \begin{gathered}
+# \text{explained share} = \frac12 \cdot \frac{p^2 + (1-p)^2}{p^2 + (1-p)^2} = \frac12 \\
+# \text{for every } p .
+# \end{gathered}
 # $$ (eq-multi-head-half)
 #
 # Look at one place only, or at both evenly: half is all there is. Two heads of half the width do it

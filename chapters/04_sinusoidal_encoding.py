@@ -89,12 +89,13 @@ double = torch.float64
 # $i$ has a *frequency* $\omega_i$, and holds the sine and the cosine of the angle $p\,\omega_i$:
 #
 # $$
+# \begin{gathered}
 # \begin{aligned}
 # \operatorname{PE}(p, 2i) &= \sin(p\,\omega_i) \\
 # \operatorname{PE}(p, 2i+1) &= \cos(p\,\omega_i)
-# \end{aligned}
-# \qquad
+# \end{aligned} \\
 # \omega_i = 10000^{-2i/d}, \quad i = 0, \dots, \tfrac{d}{2} - 1 .
+# \end{gathered}
 # $$ (def-sinusoidal-encoding-formula)
 #
 # What enters the first layer for token $t$ at position $p$ is
@@ -197,8 +198,11 @@ check("the same W on the other layout is another model", gap > 1)
 # $e^{\mathrm{i}a} = \cos a + \mathrm{i} \sin a$. Multiply out:
 #
 # $$
-# (\cos a + \mathrm{i}\sin a)(\cos b + \mathrm{i}\sin b)
-# = (\cos a\cos b - \sin a\sin b) + \mathrm{i}\,(\sin a\cos b + \cos a\sin b) ,
+# \begin{aligned}
+# & (\cos a + \mathrm{i}\sin a)(\cos b + \mathrm{i}\sin b) \\
+# & \quad = (\cos a\cos b - \sin a\sin b) \\
+# & \qquad {} + \mathrm{i}\,(\sin a\cos b + \cos a\sin b) ,
+# \end{aligned}
 # $$
 #
 # and compare imaginary and real parts with those of $e^{\mathrm{i}(a+b)}$. With $a = p\omega$ and
@@ -215,8 +219,10 @@ check("the same W on the other layout is another model", gap > 1)
 # So this is a matrix times a vector:
 #
 # $$
-# u(p + k) = R(k\omega)\, u(p), \qquad
+# \begin{gathered}
+# u(p + k) = R(k\omega)\, u(p), \\
 # R(\theta) = \begin{pmatrix} \cos\theta & \sin\theta \\ -\sin\theta & \cos\theta \end{pmatrix} .
+# \end{gathered}
 # $$ (eq-sinusoidal-encoding-rotation)
 #
 # $R(\theta)$ turns the hand clockwise by $\theta$. All pairs together: write
@@ -224,8 +230,10 @@ check("the same W on the other layout is another model", gap > 1)
 # one matrix. Each pair minds its own block:
 #
 # $$
-# \operatorname{PE}(p + k) = T_k \operatorname{PE}(p), \qquad
+# \begin{gathered}
+# \operatorname{PE}(p + k) = T_k \operatorname{PE}(p), \\
 # T_k = \begin{pmatrix} R(k\omega_0) & & \\ & \ddots & \\ & & R(k\omega_{d/2-1}) \end{pmatrix} .
+# \end{gathered}
 # $$ (eq-sinusoidal-encoding-shift)
 #
 # $T_k$ is the same for every $p$. This is the paper's “linear function”, and we see more than
@@ -332,8 +340,11 @@ PositionRotation(name="position-rotation")
 # goes for the distance, which is a function of $g$:
 #
 # $$
+# \begin{aligned}
 # \lVert \operatorname{PE}(i) - \operatorname{PE}(j) \rVert^2
-# = \tfrac{d}{2} + \tfrac{d}{2} - 2\,g(i-j) = d - 2\,g(i - j) .
+# &= \tfrac{d}{2} + \tfrac{d}{2} - 2\,g(i-j) \\
+# &= d - 2\,g(i - j) .
+# \end{aligned}
 # $$ (eq-sinusoidal-encoding-distance)
 
 # %%
@@ -359,8 +370,10 @@ check(
 # $\mathrm{d}v = -v \ln 10000\,\mathrm{d}t$:
 #
 # $$
-# \frac{2}{d}\, g(k) \;\approx\; \int_0^1 \cos\!\big(k\, 10000^{-t}\big)\, \mathrm{d}t
-# = \frac{1}{\ln 10000} \int_{k/10000}^{k} \frac{\cos v}{v}\, \mathrm{d}v .
+# \begin{aligned}
+# \frac{2}{d}\, g(k) &\approx \int_0^1 \cos\!\big(k\, 10000^{-t}\big)\, \mathrm{d}t \\
+# &= \frac{1}{\ln 10000} \int_{k/10000}^{k} \frac{\cos v}{v}\, \mathrm{d}v .
+# \end{aligned}
 # $$
 #
 # Up to $v \approx 1$ the integrand is nearly $1/v$, and its integral a logarithm. Beyond, the
@@ -473,8 +486,10 @@ show_figure(
 # $A\,T_1 = T_1 A$, then for every $k$
 #
 # $$
-# s(i + k, j + k) = \operatorname{PE}(i)^\top T_k^\top A\, T_k \operatorname{PE}(j)
-# = \operatorname{PE}(i)^\top A\, T_k^\top T_k \operatorname{PE}(j) = s(i, j) .
+# \begin{aligned}
+# s(i + k, j + k) &= \operatorname{PE}(i)^\top T_k^\top A\, T_k \operatorname{PE}(j) \\
+# &= \operatorname{PE}(i)^\top A\, T_k^\top T_k \operatorname{PE}(j) = s(i, j) .
+# \end{aligned}
 # $$ (eq-sinusoidal-encoding-relative)
 #
 # In the middle, $T_k^\top A = A\,T_k^\top$, because $T_k^\top$ is the inverse of $T_k$, a power of
@@ -706,11 +721,13 @@ check("the slow ones they do", min(found["sines"][4:]) > 0.95)
 # out, with $a_i = \operatorname{PE}(i)$ for short:
 #
 # $$
-# (c_i + a_i)^\top A\, (c_j + a_j)
-# = \underbrace{c_i^\top A\, c_j}_{\text{word–word}}
-# + \underbrace{c_i^\top A\, a_j}_{\text{word–place}}
-# + \underbrace{a_i^\top A\, c_j}_{\text{place–word}}
+# \begin{aligned}
+# & (c_i + a_i)^\top A\, (c_j + a_j) \\
+# & \quad = \underbrace{c_i^\top A\, c_j}_{\text{word–word}}
+# + \underbrace{c_i^\top A\, a_j}_{\text{word–place}} \\
+# & \qquad {} + \underbrace{a_i^\top A\, c_j}_{\text{place–word}}
 # + \underbrace{a_i^\top A\, a_j}_{\text{place–place}} .
+# \end{aligned}
 # $$ (eq-sinusoidal-encoding-four-terms)
 #
 # Adding before the projection gives a head four questions to ask at once. Which of them it hears

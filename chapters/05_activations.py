@@ -100,9 +100,11 @@ double = torch.float64
 # $$ (def-activations-relu)
 #
 # $$
-# \operatorname{GELU}(x) = x \cdot \Phi(x), \qquad
+# \begin{gathered}
+# \operatorname{GELU}(x) = x \cdot \Phi(x), \\
 # \Phi(x) = \int_{-\infty}^{x} \phi(t)\,\mathrm{d}t, \qquad
 # \phi(t) = \frac{e^{-t^2/2}}{\sqrt{2\pi}} ,
+# \end{gathered}
 # $$ (def-activations-gelu)
 #
 # $$
@@ -185,8 +187,10 @@ show_figure(
 # recognise it: going round a parallelogram, the values at opposite corners have equal sums,
 #
 # $$
-# f \text{ linear with bias} \quad\Longrightarrow\quad
-# f(0) + f(u + v) = f(u) + f(v) .
+# \begin{gathered}
+# f \text{ linear with bias} \\
+# \Longrightarrow\quad f(0) + f(u + v) = f(u) + f(v) .
+# \end{gathered}
 # $$ (eq-activations-parallelogram)
 #
 # We check both, and then measure how far each activation breaks the law. Without that, no depth
@@ -308,8 +312,10 @@ check("one example is enough to wake it", revived.sum(), 1.0, atol=0)
 # lies below $x$:
 #
 # $$
-# m = \mathbf{1}[n \le x], \quad n \sim \mathcal{N}(0, 1)
-# \qquad\text{so that}\qquad m \sim \operatorname{Bernoulli}(\Phi(x)) .
+# \begin{gathered}
+# m = \mathbf{1}[n \le x], \quad n \sim \mathcal{N}(0, 1) \\
+# \text{so that}\quad m \sim \operatorname{Bernoulli}(\Phi(x)) .
+# \end{gathered}
 # $$ (def-activations-gate)
 #
 # A network wants a number, not a lottery. Take the mean over the gate, with $x$ held fixed:
@@ -501,9 +507,11 @@ glue("activations-gelu-steepest", steepest)
 # An error function used to be slow, or missing. So a good deal of code has
 #
 # $$
+# \begin{gathered}
 # \operatorname{GELU}(x) \approx \frac{x}{2}
-# \left(1 + \tanh\!\left[\sqrt{2/\pi}\,\left(x + a\,x^3\right)\right]\right),
-# \qquad a = 0.044715 .
+# \left(1 + \tanh\!\left[\sqrt{2/\pi}\,\left(x + a\,x^3\right)\right]\right), \\
+# a = 0.044715 .
+# \end{gathered}
 # $$ (def-activations-tanh)
 #
 # It is the second formula of {cite:t}`hendrycks2016` (§2), who don't say where $a = 0.044715$
@@ -522,9 +530,10 @@ glue("activations-gelu-steepest", steepest)
 # $a$:
 #
 # $$
-# a - \frac{2}{3\pi} = -\frac{1}{6}
-# \quad\Longrightarrow\quad
-# a_\text{Taylor} = \frac{2}{3\pi} - \frac{1}{6} = \frac{4 - \pi}{6\pi} .
+# \begin{gathered}
+# a - \frac{2}{3\pi} = -\frac{1}{6} \\
+# \Longrightarrow\quad a_\text{Taylor} = \frac{2}{3\pi} - \frac{1}{6} = \frac{4 - \pi}{6\pi} .
+# \end{gathered}
 # $$ (eq-activations-taylor)
 
 # %%
@@ -789,8 +798,11 @@ glue("activations-sigmoid-ratio", errors.max() / worst_value(published))
 # \beta\lvert x \rvert$:
 #
 # $$
+# \begin{gathered}
 # \operatorname{ReLU}(x) - \operatorname{Swish}_\beta(x)
-# = \frac{g(\beta \lvert x \rvert)}{\beta}, \qquad g(z) = z\,\sigma(-z) .
+# = \frac{g(\beta \lvert x \rvert)}{\beta}, \\
+# g(z) = z\,\sigma(-z) .
+# \end{gathered}
 # $$ (eq-activations-swish-gap)
 #
 # So the gap shrinks like $1/\beta$, and its size is the maximum of $g$. Its slope is
@@ -799,15 +811,21 @@ glue("activations-sigmoid-ratio", errors.max() / worst_value(published))
 # called Lambert's $W(y)$. At that point $g = z - z\sigma(z) = z - 1 = w$. Hence
 #
 # $$
+# \begin{gathered}
 # \max_x \bigl(\operatorname{ReLU}(x) - \operatorname{Swish}_\beta(x)\bigr)
-# = \frac{W(1/e)}{\beta} \quad\text{at}\quad \lvert x \rvert = \frac{1 + W(1/e)}{\beta} .
+# = \frac{W(1/e)}{\beta} \\
+# \text{at}\quad \lvert x \rvert = \frac{1 + W(1/e)}{\beta} .
+# \end{gathered}
 # $$ (eq-activations-swish-lambert)
 #
 # On the negative side ReLU is zero, so the gap is the depth of Swish itself. Its minimum needs no
 # more work:
 #
 # $$
-# \min_x \operatorname{Swish}_1(x) = -W(1/e) \quad\text{at}\quad x = -1 - W(1/e) .
+# \begin{gathered}
+# \min_x \operatorname{Swish}_1(x) = -W(1/e) \\
+# \text{at}\quad x = -1 - W(1/e) .
+# \end{gathered}
 # $$ (eq-activations-swish-minimum)
 
 # %%

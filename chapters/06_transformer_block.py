@@ -85,15 +85,19 @@ double = torch.float64
 # original Transformer normalises after the sum, *post-norm*:
 #
 # $$
-# x \leftarrow \operatorname{LN}\big(x + \operatorname{Attention}(x)\big), \qquad
-# x \leftarrow \operatorname{LN}\big(x + \operatorname{FFN}(x)\big) .
+# \begin{aligned}
+# x &\leftarrow \operatorname{LN}\big(x + \operatorname{Attention}(x)\big), \\
+# x &\leftarrow \operatorname{LN}\big(x + \operatorname{FFN}(x)\big) .
+# \end{aligned}
 # $$ (def-transformer-block-post)
 #
 # Most later models normalise what goes *into* a sublayer, *pre-norm*, and leave the sum alone:
 #
 # $$
-# x \leftarrow x + \operatorname{Attention}\big(\operatorname{LN}(x)\big), \qquad
-# x \leftarrow x + \operatorname{FFN}\big(\operatorname{LN}(x)\big) .
+# \begin{aligned}
+# x &\leftarrow x + \operatorname{Attention}\big(\operatorname{LN}(x)\big), \\
+# x &\leftarrow x + \operatorname{FFN}\big(\operatorname{LN}(x)\big) .
+# \end{aligned}
 # $$ (def-transformer-block-pre)
 #
 # A stack of pre-norm blocks needs one more norm at its end. Layer normalisation works on one token
@@ -163,8 +167,10 @@ show_figure(
 # The mean of $x$ is $\mathbf{1}^\top x / d$, so
 #
 # $$
-# x - \mu\mathbf{1} = P x, \qquad P = I - \frac{\mathbf{1}\mathbf{1}^\top}{d}, \qquad
+# \begin{gathered}
+# x - \mu\mathbf{1} = P x, \qquad P = I - \frac{\mathbf{1}\mathbf{1}^\top}{d}, \\
 # P^2 = P = P^\top .
+# \end{gathered}
 # $$ (eq-transformer-block-projection)
 #
 # $P^2 = P$ because $\mathbf{1}^\top\mathbf{1} = d$: subtract the mean twice, and the second time it
@@ -314,10 +320,12 @@ check("and NaN without ε", bool(norm(alike).isnan().all()))
 # The quotient rule puts the two together,
 #
 # $$
+# \begin{aligned}
 # \frac{\partial \hat{x}_i}{\partial x_j}
-# = \frac{1}{s} \frac{\partial (x_i - \mu)}{\partial x_j} - \frac{x_i - \mu}{s^2}
-# \frac{\partial s}{\partial x_j}
-# = \frac{1}{s} \Big( \delta_{ij} - \frac1d - \frac{\hat{x}_i \hat{x}_j}{d} \Big) ,
+# &= \frac{1}{s} \frac{\partial (x_i - \mu)}{\partial x_j} - \frac{x_i - \mu}{s^2}
+# \frac{\partial s}{\partial x_j} \\
+# &= \frac{1}{s} \Big( \delta_{ij} - \frac1d - \frac{\hat{x}_i \hat{x}_j}{d} \Big) ,
+# \end{aligned}
 # $$
 #
 # and as a matrix
@@ -336,9 +344,11 @@ check("and NaN without ε", bool(norm(alike).isnan().all()))
 # directions and keeps the rest as it is:
 #
 # $$
-# J\mathbf{1} = 0, \qquad J\hat{x} = 0, \qquad
+# \begin{gathered}
+# J\mathbf{1} = 0, \qquad J\hat{x} = 0, \\
 # J v = \frac{v}{s} \;\text{ if } v \perp \mathbf{1}, \hat{x}, \qquad
 # \operatorname{rank} J = d - 2 .
+# \end{gathered}
 # $$ (eq-transformer-block-null-space)
 #
 # These are the two directions of {eq}`eq-transformer-block-invariance`: nothing comes out if they
@@ -431,8 +441,10 @@ glue("tblock-rank-d", d)
 # 2x_j/d$ comes $\partial r/\partial x_j = \bar{x}_j/d$ with $\bar{x} = x/r$, so
 #
 # $$
-# J_{\text{RMS}} = \frac{1}{r} \Big( I - \frac{\bar{x}\bar{x}^\top}{d} \Big), \qquad
+# \begin{gathered}
+# J_{\text{RMS}} = \frac{1}{r} \Big( I - \frac{\bar{x}\bar{x}^\top}{d} \Big), \\
 # \operatorname{rank} J_{\text{RMS}} = d - 1 \quad (\varepsilon = 0) .
+# \end{gathered}
 # $$ (eq-transformer-block-rms-jacobian)
 #
 # One projection in place of two. The scale invariance is kept, and with it the factor $1/r$ on the
@@ -665,8 +677,10 @@ for k, size in by_length.items():
 # A branch's weights are independent of the stream, so variances add. In *pre-norm*, from $v_0 = 1$:
 #
 # $$
-# v_{l} = v_{l-1} + \bar\rho_l + c
-# \quad\Longrightarrow\quad 1 + c\, l \;\le\; v_l \;\le\; 1 + (1 + c)\, l .
+# \begin{gathered}
+# v_{l} = v_{l-1} + \bar\rho_l + c \\
+# \Longrightarrow\quad 1 + c\, l \;\le\; v_l \;\le\; 1 + (1 + c)\, l .
+# \end{gathered}
 # $$ (eq-transformer-block-pre-variance)
 #
 # **The pre-norm stream grows linearly with depth**, because every branch, whatever the stream has
@@ -674,7 +688,10 @@ for k, size in by_length.items():
 # between $1 + l/2$ and $1 + 3l/2$. In *post-norm* the stream is normalised after every sum:
 #
 # $$
-# v_l = 1, \qquad\text{and before the last norm of a block}\quad 1 + c .
+# \begin{gathered}
+# v_l = 1, \\
+# \text{and before the last norm of a block}\quad 1 + c .
+# \end{gathered}
 # $$ (eq-transformer-block-post-variance)
 
 
@@ -793,8 +810,11 @@ show_figure(
 # Post-norm divides by the new length at once:
 #
 # $$
-# D' = \frac{D}{1 + \alpha^2 \bar\rho}, \qquad\text{so for nearly equal tokens}\qquad
+# \begin{gathered}
+# D' = \frac{D}{1 + \alpha^2 \bar\rho}, \\
+# \text{so for nearly equal tokens} \\
 # D_L \approx \frac{D_0}{(1 + \alpha^2)^{L}} .
+# \end{gathered}
 # $$ (eq-transformer-block-post-alike)
 #
 # With $\alpha = 1$ and tokens that have become similar, every block *halves* what tells tokens
@@ -1364,8 +1384,10 @@ check("it is reached at step w", float(np.argmax(rates) + 1), 4000.0)
 # row $a$ then no longer sums to one, but to a random number with
 #
 # $$
-# \mathbb{E}\Big[\sum_j \frac{m_j a_j}{1-p}\Big] = 1, \qquad
+# \begin{gathered}
+# \mathbb{E}\Big[\sum_j \frac{m_j a_j}{1-p}\Big] = 1, \\
 # \operatorname{Var}\Big(\sum_j \frac{m_j a_j}{1-p}\Big) = \frac{p}{1-p} \sum_j a_j^2 ,
+# \end{gathered}
 # $$ (eq-transformer-block-attention-dropout)
 #
 # which is the noisier the fewer keys a query looks at. PyTorch's layer has a fourth, inside the

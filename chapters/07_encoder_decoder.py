@@ -95,7 +95,10 @@ double = torch.float64
 # is the probability of the whole text $y$, given the whole text $x$, one token at a time:
 #
 # $$
-# p(y \mid x) = \prod_{t=1}^{n} p(y_t \mid y_{<t},\, x), \qquad y_{<t} = (y_1, \dots, y_{t-1}) .
+# \begin{aligned}
+# p(y \mid x) &= \prod_{t=1}^{n} p(y_t \mid y_{<t},\, x), \\
+# y_{<t} &= (y_1, \dots, y_{t-1}) .
+# \end{aligned}
 # $$ (eq-encoder-decoder-chain)
 #
 # The last token $y_n$ is a special one, the *end token*, so that the length too is something the
@@ -158,9 +161,11 @@ double = torch.float64
 # factor has $y_n$ in it, and it sums to one:
 #
 # $$
-# \sum_{y_1} \cdots \sum_{y_n} \prod_{t=1}^{n} p(y_t \mid y_{<t}, x)
-# = \sum_{y_1} \cdots \sum_{y_{n-1}} \prod_{t=1}^{n-1} p(y_t \mid y_{<t}, x)
+# \begin{aligned}
+# & \sum_{y_1} \cdots \sum_{y_n} \prod_{t=1}^{n} p(y_t \mid y_{<t}, x) \\
+# & \quad = \sum_{y_1} \cdots \sum_{y_{n-1}} \prod_{t=1}^{n-1} p(y_t \mid y_{<t}, x)
 # = \dots = 1 .
+# \end{aligned}
 # $$ (eq-encoder-decoder-normalised)
 #
 # The hypothesis stands in the words *only the last factor has $y_n$ in it*. A factor that can see
@@ -253,8 +258,10 @@ check("without the causal mask they do not sum to one", abs(total - 1) > 0.02)
 # right, behind a start token,
 #
 # $$
-# \text{reads: } (\text{start},\, y_1,\, \dots,\, y_{n-1}), \qquad
+# \begin{gathered}
+# \text{reads: } (\text{start},\, y_1,\, \dots,\, y_{n-1}), \\
 # \text{is asked for: } (y_1,\, y_2,\, \dots,\, y_n) .
+# \end{gathered}
 # $$ (def-encoder-decoder-shift)
 #
 # And one pass does for all $n$. Under a causal mask row $t$ of the decoder depends on the tokens up
@@ -262,8 +269,10 @@ check("without the causal mask they do not sum to one", abs(total - 1) > 0.02)
 # alone would end with:
 #
 # $$
-# \operatorname{Decoder}(\text{start}, y_1, \dots, y_{n-1};\, M)_t
-# = \operatorname{Decoder}(\text{start}, y_1, \dots, y_{t-1};\, M)_t .
+# \begin{aligned}
+# & \operatorname{Decoder}(\text{start}, y_1, \dots, y_{n-1};\, M)_t \\
+# & \quad = \operatorname{Decoder}(\text{start}, y_1, \dots, y_{t-1};\, M)_t .
+# \end{aligned}
 # $$ (eq-encoder-decoder-teacher)
 #
 # This is what a recurrent decoder cannot do: there, state $t$ waits for state $t - 1$, also in
@@ -405,8 +414,10 @@ check("with all states the answer depends on the query", spread > 0.05)
 # append padding to what is read, then
 #
 # $$
-# \operatorname{Decoder}\big(y;\, \operatorname{Encoder}(x \circ \text{pad})\big)
-# = \operatorname{Decoder}\big(y;\, \operatorname{Encoder}(x)\big) .
+# \begin{aligned}
+# & \operatorname{Decoder}\big(y;\, \operatorname{Encoder}(x \circ \text{pad})\big) \\
+# & \quad = \operatorname{Decoder}\big(y;\, \operatorname{Encoder}(x)\big) .
+# \end{aligned}
 # $$ (eq-encoder-decoder-padding)
 #
 # Why: in the encoder, a real row's weights are zero at padded keys, so it is computed from the same
@@ -499,8 +510,10 @@ check("what stands behind the written text is not seen", longer[:, :-2], alone)
 # $z$, so
 #
 # $$
-# \mathcal{L}_0 = \mathbb{E}\Big[\ln \sum_v e^{z_v} - z_y\Big] \approx \ln\!\big(V e^{1/2}\big) - 0
-# = \ln V + \tfrac12 .
+# \begin{aligned}
+# \mathcal{L}_0 &= \mathbb{E}\Big[\ln \sum_v e^{z_v} - z_y\Big] \\
+# &\approx \ln\!\big(V e^{1/2}\big) - 0 = \ln V + \tfrac12 .
+# \end{aligned}
 # $$ (eq-encoder-decoder-first-loss)
 #
 # *As input*, such a row has length one, and a position's encoding has length $\sqrt{d/2}$ (chapter
@@ -802,8 +815,9 @@ check("which is the best of all that end in four steps", best == second)
 #
 # $$
 # \begin{aligned}
-# \log p(y_{\le t+1} \mid x) &= \log p(y_{\le t} \mid x) + \log p(y_{t+1} \mid y_{\le t}, x) \\
-# &\le \log p(y_{\le t} \mid x) .
+# & \log p(y_{\le t+1} \mid x) \\
+# & \quad = \log p(y_{\le t} \mid x) + \log p(y_{t+1} \mid y_{\le t}, x) \\
+# & \quad \le \log p(y_{\le t} \mid x) .
 # \end{aligned}
 # $$ (eq-encoder-decoder-monotone)
 #

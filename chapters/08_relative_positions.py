@@ -119,11 +119,11 @@ double = torch.float64
 # direction, and $e = \lfloor m/2 \rfloor$, a distance $\delta = 0, 1, 2, \dots$ goes to
 #
 # $$
-# \beta(\delta) = \begin{cases}
-# \delta & \text{if } \delta < e \\[2pt]
-# \min\!\left( e + \left\lfloor (m - e)\,\dfrac{\ln(\delta/e)}{\ln(D/e)} \right\rfloor,\; m - 1 \right)
-# & \text{else.}
-# \end{cases}
+# \begin{gathered}
+# \beta(\delta) = \delta \quad\text{if } \delta < e, \quad\text{else} \\
+# \beta(\delta) = \min\!\left( e + \left\lfloor (m - e)\,\frac{\ln(\delta/e)}{\ln(D/e)}
+# \right\rfloor,\; m - 1 \right) .
+# \end{gathered}
 # $$ (def-relative-positions-bucket)
 #
 # | symbol | shape | meaning |
@@ -411,8 +411,10 @@ for m, D in sizes.values():
 # these keeps the direction of the inequality, so
 #
 # $$
-# \beta(\delta) \ge e + k \iff \delta \ge e \left(\frac{D}{e}\right)^{k/(m-e)} = e\,\rho^k ,
-# \qquad k = 0, \dots, m - e - 1 .
+# \begin{gathered}
+# \beta(\delta) \ge e + k \iff \delta \ge e \left(\frac{D}{e}\right)^{k/(m-e)} = e\,\rho^k , \\
+# k = 0, \dots, m - e - 1 .
+# \end{gathered}
 # $$ (eq-relative-positions-edges)
 #
 # Distances are whole numbers, so bucket $e + k$ begins at $\lceil e\,\rho^k \rceil$. For an encoder
@@ -637,7 +639,10 @@ check("the dead bucket alone gets no gradient", silent, [16], atol=0)
 # **What it costs.** A table is $N \cdot h$ numbers, and a stack has one table for all its layers:
 #
 # $$
-# \text{parameters} = N\, h \quad\text{a stack; learned absolute positions: } n_{\max}\, d .
+# \begin{gathered}
+# \text{parameters of a stack} = N\, h , \\
+# \text{of learned absolute positions: } n_{\max}\, d .
+# \end{gathered}
 # $$ (eq-relative-positions-parameters)
 #
 # The time is another matter. Every head adds an $n \times n$ matrix of its own. That is $h\,n^2$
@@ -1318,7 +1323,10 @@ check("cut off: better still", (cut < filled).all())
 # line, and each of $h$ heads has a slope of its own, which is not trained:
 #
 # $$
-# s_{ij} = \frac{q_i \cdot k_j}{\sqrt{d_k}} - \mu_a\,(i - j) , \qquad \mu_a = 2^{-8a/h} , \quad a = 1, \dots, h .
+# \begin{gathered}
+# s_{ij} = \frac{q_i \cdot k_j}{\sqrt{d_k}} - \mu_a\,(i - j) , \qquad \mu_a = 2^{-8a/h} , \\
+# a = 1, \dots, h .
+# \end{gathered}
 # $$ (def-relative-positions-alibi)
 #
 # By {eq}`eq-relative-positions-prior` the prior is a geometric one: each step back costs a head the

@@ -90,17 +90,21 @@ double = torch.float64
 # 2:
 #
 # $$
+# \begin{gathered}
 # o_i = \sum_{j \in W(i)} p_{ij}\, v_j, \qquad
-# p_{ij} = \frac{\exp s_{ij}}{\sum_{l \in W(i)} \exp s_{il}}, \qquad
+# p_{ij} = \frac{\exp s_{ij}}{\sum_{l \in W(i)} \exp s_{il}}, \\
 # s_{ij} = \frac{q_i \cdot k_j}{\sqrt{d_k}} .
+# \end{gathered}
 # $$ (def-sliding-window-attention)
 #
 # The window may have gaps, a *dilation* $\delta$: of the tokens on each side it takes every
 # $\delta$-th, again $w/2$ of them. With $\delta = 1$ there is no gap.
 #
 # $$
-# W(i) = \Big\{\, 0 \le j < n \;:\; \lvert i - j \rvert \le \delta\,\tfrac{w}{2}
-# \ \text{ and }\ \delta \text{ divides } i - j \,\Big\} .
+# \begin{aligned}
+# W(i) = \Big\{\, 0 \le j < n \;:\; & \lvert i - j \rvert \le \delta\,\tfrac{w}{2} \\
+# & \text{and }\ \delta \text{ divides } i - j \,\Big\} .
+# \end{aligned}
 # $$ (def-sliding-window-window)
 #
 # Last, a few tokens are *global*. Call their set $G$. A global token meets all, and all meet it:
@@ -191,15 +195,20 @@ MaskPainter(
 # down to the one that lacks $1$; these are all there if $n \ge h$:
 #
 # $$
-# \sum_{i=0}^{n-1} \min(i, h) = nh - (h + (h-1) + \dots + 1) = nh - \frac{h(h+1)}{2} .
+# \begin{aligned}
+# \sum_{i=0}^{n-1} \min(i, h) &= nh - (h + (h-1) + \dots + 1) \\
+# &= nh - \frac{h(h+1)}{2} .
+# \end{aligned}
 # $$ (eq-sliding-window-left)
 #
 # The right sides are the mirror image. Add both to the $n$ pairs of a token with itself, and write
 # $w$ for $2h$:
 #
 # $$
-# \lvert M \rvert = n + 2\Big(nh - \frac{h(h+1)}{2}\Big)
-# = n\,(w + 1) - \frac{w}{2}\Big(\frac{w}{2} + 1\Big), \qquad n \ge \frac{w}{2} .
+# \begin{aligned}
+# \lvert M \rvert &= n + 2\Big(nh - \frac{h(h+1)}{2}\Big) \\
+# &= n\,(w + 1) - \frac{w}{2}\Big(\frac{w}{2} + 1\Big), \qquad n \ge \frac{w}{2} .
+# \end{aligned}
 # $$ (eq-sliding-window-pairs)
 #
 # The second term does not grow with $n$: to leave it out is to count $w + 1$ keys for each query,
@@ -284,8 +293,10 @@ for n, w in [(3, 8), (10, 40)]:
 # $2 d_v$ more. So if nothing is computed in vain,
 #
 # $$
-# \text{operations} = 2\,(d_k + d_v)\,\lvert M \rvert, \qquad
+# \begin{gathered}
+# \text{operations} = 2\,(d_k + d_v)\,\lvert M \rvert, \\
 # \frac{\text{full}}{\text{window}} = \frac{n^2}{\lvert M \rvert} \approx \frac{n}{w + 1} .
+# \end{gathered}
 # $$ (eq-sliding-window-operations)
 #
 # At $n = 32{,}768$ and $w = 512$, as in the official model, that is a factor of about 64. The
@@ -351,8 +362,11 @@ for n in (64, 256):
 # the last one $h$ to the right, so together they need the keys
 #
 # $$
-# K_c = \bigcup_{i = cb}^{cb + b - 1} W(i) = \{\, cb - h, \;\dots,\; cb + b - 1 + h \,\}
-# \cap \{0, \dots, n - 1\} .
+# \begin{aligned}
+# K_c &= \bigcup_{i = cb}^{cb + b - 1} W(i) \\
+# &= \{\, cb - h, \;\dots,\; cb + b - 1 + h \,\} \\
+# &\quad {} \cap \{0, \dots, n - 1\} .
+# \end{aligned}
 # $$ (eq-sliding-window-block)
 #
 # These are $b + 2h$ keys. Choose $b = h$, and they are exactly **three blocks** of $h$ keys: the
@@ -578,8 +592,10 @@ print(f"n = 64, w = 8: {least} layers until the ends see each other")
 # at the same cost. But a step never leaves its class of remainders, and nor do any number of steps:
 #
 # $$
-# j \in R_L(i) \;\Longrightarrow\; j \equiv i \pmod{\delta}
-# \qquad \text{if all layers have dilation } \delta .
+# \begin{gathered}
+# j \in R_L(i) \;\Longrightarrow\; j \equiv i \pmod{\delta} \\
+# \text{if all layers have dilation } \delta .
+# \end{gathered}
 # $$ (eq-sliding-window-residue)
 #
 # Such a network is $\delta$ networks side by side that never exchange a word. So dilations are
@@ -589,8 +605,11 @@ print(f"n = 64, w = 8: {least} layers until the ends see each other")
 # offsets, and there is no gap between them exactly if
 #
 # $$
-# \delta \le w + 1, \qquad \text{and then } R_2(i) = \big\{\, j : \lvert i - j \rvert
+# \begin{gathered}
+# \delta \le w + 1, \\
+# \text{and then } R_2(i) = \big\{\, j : \lvert i - j \rvert
 # \le (1 + \delta)\tfrac{w}{2} \,\big\} .
+# \end{gathered}
 # $$ (eq-sliding-window-cover)
 
 # %%
@@ -658,7 +677,10 @@ show_figure(
 # from any token $i$ there is a path to any token $j$:
 #
 # $$
-# i \to \gamma \to j, \qquad \text{hence } M_G^2 \text{ has no zero, as soon as } G \ne \varnothing .
+# \begin{gathered}
+# i \to \gamma \to j, \\
+# \text{hence } M_G^2 \text{ has no zero, as soon as } G \ne \varnothing .
+# \end{gathered}
 # $$ (eq-sliding-window-two-steps)
 #
 # In layer one, $\gamma$ reads $j$ (its row); in layer two, $i$ reads $\gamma$ (its column). Two
@@ -701,8 +723,11 @@ for name, mask in {
 # however many keys, cancels:
 #
 # $$
-# \frac{p_{ij}}{p_{il}} = \exp(s_{ij} - s_{il}) \qquad \text{for } j, l \in W(i),
+# \begin{gathered}
+# \frac{p_{ij}}{p_{il}} = \exp(s_{ij} - s_{il}) \\
+# \text{for } j, l \in W(i),
 # \text{ whether } i \text{ is global or not.}
+# \end{gathered}
 # $$ (eq-sliding-window-ratio)
 #
 # With the same projections, then, to be global means to look at *more*, and at the near ones just
@@ -712,10 +737,12 @@ for name, mask in {
 #
 # $$
 # \begin{aligned}
-# i \in G &: \quad o_i = \operatorname{attend}\big(W_Q^{g\top} x_i,\; W_K^{g\top} x_j,\;
-# W_V^{g\top} x_j \;:\; \text{all } j\big) \\
-# i \notin G &: \quad o_i = \operatorname{attend}\big(W_Q^\top x_i,\; W_K^\top x_j,\;
-# W_V^\top x_j \;:\; j \in W(i) \cup G\big)
+# i \in G &: & o_i &= \operatorname{attend}\big(W_Q^{g\top} x_i,\; W_K^{g\top} x_j,\;
+# W_V^{g\top} x_j\big), \\
+# && & \hphantom{{}={}} \text{over all } j \\
+# i \notin G &: & o_i &= \operatorname{attend}\big(W_Q^\top x_i,\; W_K^\top x_j,\;
+# W_V^\top x_j\big), \\
+# && & \hphantom{{}={}} \text{over } j \in W(i) \cup G
 # \end{aligned}
 # $$ (eq-sliding-window-projections)
 #

@@ -266,10 +266,11 @@ check("the divergence is positive", kl > 0)
 # p_v$. With the mean in front,
 #
 # $$
+# \begin{gathered}
 # \frac{\partial L}{\partial z_{t-1, v}}
-# = \frac{1}{n-1}\, \big( p_{t-1, v} - [\, v = x_t \,] \big) ,
-# \qquad
+# = \frac{1}{n-1}\, \big( p_{t-1, v} - [\, v = x_t \,] \big) , \\
 # \frac{\partial L}{\partial z_{n-1, v}} = 0 .
+# \end{gathered}
 # $$ (eq-gpt-gradient)
 #
 # The gradient is what the model believes, minus what came. Every logit is pushed down by its
@@ -367,7 +368,10 @@ check("a tied head knows the word it read", own_logit["0.02"] > 0.5)
 # over the layers,
 #
 # $$
-# z_t(x_0, \dots, x_{n-1}) = z_t(x_0, \dots, x_t) \qquad \text{for every } t < n .
+# \begin{gathered}
+# z_t(x_0, \dots, x_{n-1}) = z_t(x_0, \dots, x_t) \\
+# \text{for every } t < n .
+# \end{gathered}
 # $$ (eq-gpt-parallel)
 #
 # One pass over $n$ tokens gives the $n$ rows that $n$ passes over $1, 2, \dots, n$ tokens would
@@ -586,8 +590,11 @@ show_figure(
 # token $t$ needs one query in each layer, against the kept keys and its own:
 #
 # $$
-# o_t = \sum_{j \le t} \operatorname{softmax}_j\!\Big( \frac{q_t \cdot k_j}{\sqrt{d_k}} \Big) v_j ,
-# \qquad k_j, v_j \ (j < t) \text{ from the cache} .
+# \begin{gathered}
+# o_t = \sum_{j \le t} \operatorname{softmax}_j\!\Big( \frac{q_t \cdot k_j}{\sqrt{d_k}} \Big)
+# v_j , \\
+# k_j, v_j \ (j < t) \text{ from the cache} .
+# \end{gathered}
 # $$ (eq-gpt-cache)
 #
 # Let us count for a text of $n$ tokens that begins with one. Without a cache the passes read
@@ -597,9 +604,9 @@ show_figure(
 #
 # $$
 # \begin{aligned}
-# \text{tokens read:} \quad & \sum_{t=1}^{n} t = \frac{n(n+1)}{2} && \text{against} && n \\
-# \text{pairs:} \quad & \sum_{t=1}^{n} t^2 = \frac{n(n+1)(2n+1)}{6}
-# && \text{against} && \sum_{t=1}^{n} t = \frac{n(n+1)}{2} .
+# \text{tokens read:} \quad & \sum_{t=1}^{n} t = \frac{n(n+1)}{2} \quad \text{against} \quad n \\
+# \text{pairs:} \quad & \sum_{t=1}^{n} t^2 = \frac{n(n+1)(2n+1)}{6} \\
+# & \text{against} \quad \sum_{t=1}^{n} t = \frac{n(n+1)}{2} .
 # \end{aligned}
 # $$ (eq-gpt-cache-work)
 #

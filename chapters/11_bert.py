@@ -102,8 +102,10 @@ double = torch.float64
 # way of the *pooler*:
 #
 # $$
-# z = W \tanh\!\big(W_p\, h_{\text{[CLS]}} + b_p\big) + b, \qquad
-# L_{\text{NSP}} = -\log \operatorname{softmax}(z)_y ,
+# \begin{aligned}
+# z &= W \tanh\!\big(W_p\, h_{\text{[CLS]}} + b_p\big) + b, \\
+# L_{\text{NSP}} &= -\log \operatorname{softmax}(z)_y ,
+# \end{aligned}
 # $$ (def-bert-nsp)
 #
 # with the label $y = 0$ if **B follows A** and $1$ if not, as in the released checkpoints. The
@@ -205,9 +207,11 @@ show_figure(
 # loss of the sentence $x$ is
 #
 # $$
+# \begin{aligned}
 # \mathbb{E}_t\big[-\log p(x_t \mid x_{\setminus t})\big]
-# = -\frac{1}{n} \sum_{t=1}^{n} \log p(x_t \mid x_{\setminus t})
-# = -\frac{1}{n} \log \underbrace{\prod_{t=1}^{n} p(x_t \mid x_{\setminus t})}_{\mathrm{PL}(x)} ,
+# &= -\frac{1}{n} \sum_{t=1}^{n} \log p(x_t \mid x_{\setminus t}) \\
+# &= -\frac{1}{n} \log \underbrace{\prod_{t=1}^{n} p(x_t \mid x_{\setminus t})}_{\mathrm{PL}(x)} ,
+# \end{aligned}
 # $$ (eq-bert-pseudo)
 #
 # where $x_{\setminus t}$ is the sentence without token $t$. The product of each token given *all*
@@ -264,8 +268,10 @@ for sentence in [(0, 1, 2), (2, 2, 1)]:
 # cannot raise an entropy. Sum over $t$; on the right the chain rule adds up to $H(X)$:
 #
 # $$
-# \mathbb{E}\big[-\log \mathrm{PL}(X)\big] = \sum_{t} H(X_t \mid X_{\setminus t}) \;\le\; H(X)
-# = \mathbb{E}\big[-\log P(X)\big] .
+# \begin{aligned}
+# \mathbb{E}\big[-\log \mathrm{PL}(X)\big] &= \sum_{t} H(X_t \mid X_{\setminus t}) \\
+# &\le H(X) = \mathbb{E}\big[-\log P(X)\big] .
+# \end{aligned}
 # $$ (eq-bert-entropy)
 #
 # So **a masked model's loss is lower, and that does not make it the better model**: it answers
@@ -313,8 +319,11 @@ check("each text alone has probability 1/V", repeat.diagonal(), 1 / 7)
 # the whole answer is a product, where the truth is a joint distribution. The distance is
 #
 # $$
-# \mathrm{KL}\Big(P(x_S \mid x_{\setminus S}) \,\Big\|\, \prod_{t \in S} P(x_t \mid x_{\setminus S})\Big)
-# = \sum_{t \in S} H(X_t \mid X_{\setminus S}) - H(X_S \mid X_{\setminus S}) \;\ge\; 0 .
+# \begin{aligned}
+# & \mathrm{KL}\Big(P(x_S \mid x_{\setminus S}) \,\Big\|\, \prod_{t \in S} P(x_t \mid
+# x_{\setminus S})\Big) \\
+# & \quad = \sum_{t \in S} H(X_t \mid X_{\setminus S}) - H(X_S \mid X_{\setminus S}) \;\ge\; 0 .
+# \end{aligned}
 # $$ (eq-bert-independent)
 #
 # Write out the logarithm of the quotient to see it: $\log P(x_S \mid \cdot)$ has the expectation
@@ -363,9 +372,11 @@ check("independent tokens lose nothing", lost, 0.0)
 # of four texts the denominators cancel, so it comes out the same from either side:
 #
 # $$
+# \begin{aligned}
 # \frac{p(a \mid b)\, p(a' \mid b')}{p(a' \mid b)\, p(a \mid b')}
-# = \frac{P(a, b)\, P(a', b')}{P(a', b)\, P(a, b')}
-# = \frac{p(b \mid a)\, p(b' \mid a')}{p(b \mid a')\, p(b' \mid a)} .
+# &= \frac{P(a, b)\, P(a', b')}{P(a', b)\, P(a, b')} \\
+# &= \frac{p(b \mid a)\, p(b' \mid a')}{p(b \mid a')\, p(b' \mid a)} .
+# \end{aligned}
 # $$ (eq-bert-compatible)
 #
 # A network has no reason to obey it: what it says of $a$ with $b$ in view and of $b$ with $a$ in
@@ -493,7 +504,10 @@ for name, found, share in [
 # are random. Divide by the sum over $u$:
 #
 # $$
-# P(x_t = u \mid \text{label, shows } v) = \frac{[u = v]\; p(v) + p(u)/V}{p(v) + 1/V} .
+# \begin{aligned}
+# & P(x_t = u \mid \text{label, shows } v) \\
+# & \quad = \frac{[u = v]\; p(v) + p(u)/V}{p(v) + 1/V} .
+# \end{aligned}
 # $$ (eq-bert-visible)
 #
 # Here is the whole mechanism in one formula. If $v$ fits, $p(v) \gg 1/V$, the best answer is $v$
@@ -748,7 +762,10 @@ check(
 # their sum modulo 2:
 #
 # $$
-# H(X) = H(X \mid l) = H(X \mid r) = \ln 2, \qquad H(X \mid l, r) = 0 .
+# \begin{gathered}
+# H(X) = H(X \mid l) = H(X \mid r) = \ln 2, \\
+# H(X \mid l, r) = 0 .
+# \end{gathered}
 # $$ (eq-bert-xor)
 #
 # Each one-way model is at a loss, and so is any sum of the two; a model that sees both is certain.

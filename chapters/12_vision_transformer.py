@@ -84,9 +84,10 @@ double = torch.float64
 # left to right, is one vector:
 #
 # $$
-# x_{\text{patch}}^{(t)} = \operatorname{vec}\, x\big[:,\; iP : (i+1)P,\; jP : (j+1)P\big]
-# \in \mathbb{R}^{CP^2},
-# \qquad t = i\,\tfrac{W}{P} + j .
+# \begin{gathered}
+# x_{\text{patch}}^{(t)} = \operatorname{vec}\, x\big[:,\; iP : (i+1)P,\; jP : (j+1)P\big] , \\
+# x_{\text{patch}}^{(t)} \in \mathbb{R}^{CP^2}, \qquad t = i\,\tfrac{W}{P} + j .
+# \end{gathered}
 # $$ (def-vision-transformer-patches)
 #
 # There are $N = HW/P^2$ of them, counted along the rows as one reads. From here on nothing is about
@@ -94,8 +95,10 @@ double = torch.float64
 # and every place gets a trained vector of its own:
 #
 # $$
-# z_0 = \big[\,x_{\text{class}};\; x_{\text{patch}}^{(0)} E + b;\; \dots;\;
-# x_{\text{patch}}^{(N-1)} E + b\,\big] + E_{\text{pos}} .
+# \begin{aligned}
+# z_0 = \big[\, & x_{\text{class}};\; x_{\text{patch}}^{(0)} E + b;\; \dots; \\
+# & x_{\text{patch}}^{(N-1)} E + b\,\big] + E_{\text{pos}} .
+# \end{aligned}
 # $$ (def-vision-transformer-input)
 #
 # Then come $L$ pre-norm encoder layers, and a last norm. The class token's vector is read off, and
@@ -188,8 +191,10 @@ show_figure(
 # {eq}`def-vision-transformer-patches` the pixel lands in token $t$ at feature $f$:
 #
 # $$
-# x_{\text{patch}}^{(t)}[f] = x[c,\; iP + u,\; jP + v],
-# \qquad t = i\,\tfrac{W}{P} + j, \quad f = cP^2 + uP + v .
+# \begin{gathered}
+# x_{\text{patch}}^{(t)}[f] = x[c,\; iP + u,\; jP + v], \\
+# t = i\,\tfrac{W}{P} + j, \quad f = cP^2 + uP + v .
+# \end{gathered}
 # $$ (eq-vision-transformer-index)
 #
 # Division with remainder can be undone, so $(c, iP + u, jP + v) \mapsto (t, f)$ is one to one. No
@@ -197,8 +202,10 @@ show_figure(
 # as (quotient, remainder), bring the two quotients to the front, and merge what belongs together:
 #
 # $$
-# (C,\, HW) \;\to\; \big(C,\, \tfrac{H}{P},\, P,\, \tfrac{W}{P},\, P\big)
-# \;\to\; \big(\tfrac{H}{P},\, \tfrac{W}{P},\, C,\, P,\, P\big) \;\to\; (N,\, CP^2) .
+# \begin{aligned}
+# (C,\, HW) &\to \big(C,\, \tfrac{H}{P},\, P,\, \tfrac{W}{P},\, P\big) \\
+# &\to \big(\tfrac{H}{P},\, \tfrac{W}{P},\, C,\, P,\, P\big) \to (N,\, CP^2) .
+# \end{aligned}
 # $$
 #
 # The step in the middle moves memory. A reshape alone never does; the box D46 leaves it out.
@@ -241,8 +248,11 @@ check("nothing is lost", F.fold(patches.mT, (H, W), P, stride=P), x, atol=0)
 # at a time has at place $(i, j)$ and output channel $k$
 #
 # $$
-# \operatorname{conv}(x)[k, i, j] = b_k + \sum_{c=0}^{C-1} \sum_{u=0}^{P-1} \sum_{v=0}^{P-1}
-# K[k, c, u, v]\; x[c,\, iP + u,\, jP + v] .
+# \begin{aligned}
+# \operatorname{conv}(x)[k, i, j] = b_k + {} & \sum_{c=0}^{C-1} \sum_{u=0}^{P-1} \sum_{v=0}^{P-1}
+# K[k, c, u, v] \\
+# & \quad {} \cdot x[c,\, iP + u,\, jP + v] .
+# \end{aligned}
 # $$ (def-vision-transformer-conv)
 #
 # The pixel on the right is $x_{\text{patch}}^{(t)}[f]$, by {eq}`eq-vision-transformer-index`. As
@@ -256,8 +266,11 @@ check("nothing is lost", F.fold(patches.mT, (H, W), P, stride=P), x, atol=0)
 # it reads
 #
 # $$
-# \operatorname{conv}(x)[k, i, j] = b_k + \sum_{f=0}^{CP^2-1} x_{\text{patch}}^{(t)}[f]\; E[f, k]
-# = \big(x_{\text{patch}}^{(t)} E + b\big)_k .
+# \begin{aligned}
+# \operatorname{conv}(x)[k, i, j]
+# &= b_k + \sum_{f=0}^{CP^2-1} x_{\text{patch}}^{(t)}[f]\; E[f, k] \\
+# &= \big(x_{\text{patch}}^{(t)} E + b\big)_k .
+# \end{aligned}
 # $$ (eq-vision-transformer-conv)
 #
 # In code, $E$ is `K.flatten(1).T`: no number changes, only the shape. That is why implementations
@@ -353,8 +366,11 @@ glue("vit-cost-half", half)
 # \Pi^\top$. The softmax works on rows, and reordering their entries reorders the result, so
 #
 # $$
+# \begin{aligned}
 # \operatorname{softmax}\!\big(\Pi S\, \Pi^\top\big)\, \Pi V
-# = \Pi \operatorname{softmax}(S)\, \Pi^\top \Pi V = \Pi \operatorname{softmax}(S)\, V ,
+# &= \Pi \operatorname{softmax}(S)\, \Pi^\top \Pi V \\
+# &= \Pi \operatorname{softmax}(S)\, V ,
+# \end{aligned}
 # $$
 #
 # since $\Pi^\top\Pi = I$. A sum of such maps is such a map, and so is one after the other. For the
@@ -510,9 +526,13 @@ check("a table that says where things are: another run", gap > 0.01)
 # K[\delta]\, x[p + \delta]$. Move the image first:
 #
 # $$
-# \operatorname{conv}(S_a x)[p] = \sum_\delta K[\delta]\; x[p - a + \delta]
-# = \operatorname{conv}(x)[p - a]
-# \quad\Longrightarrow\quad \operatorname{conv} S_a = S_a \operatorname{conv} .
+# \begin{gathered}
+# \begin{aligned}
+# \operatorname{conv}(S_a x)[p] &= \sum_\delta K[\delta]\; x[p - a + \delta] \\
+# &= \operatorname{conv}(x)[p - a]
+# \end{aligned} \\
+# \Longrightarrow\quad \operatorname{conv} S_a = S_a \operatorname{conv} .
+# \end{gathered}
 # $$ (eq-vision-transformer-translation)
 #
 # A cat two pixels on is the same features two pixels on: *translation equivariance*. The converse
@@ -627,9 +647,11 @@ check("moved by 1: others", (bag_of(one_on) - bag_of(here_)).abs().max() > 0.1)
 # a query, and the softmax does not see it:
 #
 # $$
-# -\alpha\, \lVert q - (p + \delta) \rVert^2
-# = \alpha \begin{pmatrix} 2(p + \delta) \\ -1 \end{pmatrix} \!\cdot\!
+# \begin{aligned}
+# & -\alpha\, \lVert q - (p + \delta) \rVert^2 \\
+# & \quad = \alpha \begin{pmatrix} 2(p + \delta) \\ -1 \end{pmatrix} \!\cdot\!
 # \begin{pmatrix} q \\ \lVert q \rVert^2 \end{pmatrix} - \alpha\, \lVert p + \delta \rVert^2 .
+# \end{aligned}
 # $$ (eq-vision-transformer-quadratic)
 #
 # The query is linear in $(p, 1)$, the key in $(q, \lVert q \rVert^2)$. So four features a token,
@@ -639,8 +661,10 @@ check("moved by 1: others", (bag_of(one_on) - bag_of(here_)).abs().max() > 0.1)
 # kernel. As $\alpha$ grows, the sum over heads becomes
 #
 # $$
-# \sum_\delta \Big(\sum_q a_\delta(p, q)\, X_q\Big) K_\delta
-# \;\longrightarrow\; \sum_\delta X_{p+\delta}\, K_\delta = \operatorname{conv}(X)_p .
+# \begin{aligned}
+# & \sum_\delta \Big(\sum_q a_\delta(p, q)\, X_q\Big) K_\delta \\
+# & \quad \longrightarrow\; \sum_\delta X_{p+\delta}\, K_\delta = \operatorname{conv}(X)_p .
+# \end{aligned}
 # $$ (eq-vision-transformer-attention)
 #
 # At the border, where $p + \delta$ is outside, the nearest pixel wins. So this is the convolution

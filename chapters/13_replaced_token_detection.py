@@ -98,8 +98,10 @@ double = torch.float64
 # that token, and $\sigma(z) = 1/(1 + e^{-z})$. Then
 #
 # $$
-# L_{\text{Disc}} = -\frac{1}{n} \sum_{t=1}^{n}
-# \big[\, y_t \log \sigma(z_t) + (1 - y_t) \log (1 - \sigma(z_t)) \,\big] ,
+# \begin{aligned}
+# L_{\text{Disc}} = -\frac{1}{n} \sum_{t=1}^{n} \big[\, & y_t \log \sigma(z_t) \\
+# & + (1 - y_t) \log (1 - \sigma(z_t)) \,\big] ,
+# \end{aligned}
 # $$ (def-replaced-token-detection-rtd)
 #
 # and both networks are trained together on
@@ -191,8 +193,11 @@ show_figure(
 # the loss at this position is $-\sum_v p(v) \log q(v)$. Add and subtract $\sum_v p(v) \log p(v)$:
 #
 # $$
-# -\sum_v p(v) \log q(v) = \underbrace{-\sum_v p(v) \log p(v)}_{H(p)}
-# + \underbrace{\sum_v p(v) \log \frac{p(v)}{q(v)}}_{\mathrm{KL}(p \,\|\, q) \,\ge\, 0} .
+# \begin{aligned}
+# -\sum_v p(v) \log q(v) &= \underbrace{-\sum_v p(v) \log p(v)}_{H(p)} \\
+# &\quad {} + \underbrace{\sum_v p(v) \log \frac{p(v)}{q(v)}}_{\mathrm{KL}(p \,\|\, q)
+# \,\ge\, 0} .
+# \end{aligned}
 # $$ (eq-replaced-token-detection-entropy)
 #
 # The first part is the text's own uncertainty, which no model can change. The second is zero just
@@ -277,7 +282,10 @@ check(
 # and the generator drew $v$ as well.
 #
 # $$
-# P(Y = v,\ \text{original}) = (1-m)\,p(v) + m\,p(v)\,q(v) = p(v)\,\big[(1-m) + m\,q(v)\big] .
+# \begin{aligned}
+# P(Y = v,\ \text{original}) &= (1-m)\,p(v) + m\,p(v)\,q(v) \\
+# &= p(v)\,\big[(1-m) + m\,q(v)\big] .
+# \end{aligned}
 # $$ (eq-replaced-token-detection-original)
 #
 # There is one way in which $Y = v$ and it is replaced: the position was masked, the generator drew
@@ -293,7 +301,7 @@ check(
 # negative to positive, so that is the minimum:
 #
 # $$
-# D^*(v) = \frac{p(v)\,[(1-m) + m\,q(v)]}{p(v)\,[(1-m) + m\,q(v)] + m\,q(v)\,[1 - p(v)]} .
+# D^*(v) = \frac{p(v)[(1-m) + m q(v)]}{p(v)[(1-m) + m q(v)] + m q(v)[1 - p(v)]} .
 # $$ (eq-replaced-token-detection-optimum)
 #
 # Divide $a$ by $b$ and take the logarithm, and it falls into two parts:
@@ -446,7 +454,10 @@ check("both masked: the formula is no longer exact", gap > 0.01)
 # and the denominator is $(1-m) + m p + m (1 - p) = 1$:
 #
 # $$
-# q = p: \qquad D_{\text{NCE}} = 1 - m, \qquad D^*(v) = (1-m) + m\,p(v) .
+# \begin{gathered}
+# q = p: \qquad D_{\text{NCE}} = 1 - m, \\
+# D^*(v) = (1-m) + m\,p(v) .
+# \end{gathered}
 # $$ (eq-replaced-token-detection-equal)
 #
 # Against a perfect generator the discriminator still has to know $p$, up to a factor $m$
@@ -508,8 +519,10 @@ show_figure(
 # derivative. So for every weight $\theta_G$ that is the generator's alone,
 #
 # $$
-# \frac{\partial L_{\text{Disc}}}{\partial \theta_G} \text{ does not exist in the graph,}
-# \qquad \frac{\partial L}{\partial \theta_G} = \frac{\partial L_{\text{MLM}}}{\partial \theta_G} .
+# \begin{gathered}
+# \frac{\partial L_{\text{Disc}}}{\partial \theta_G} \text{ does not exist in the graph,} \\
+# \frac{\partial L}{\partial \theta_G} = \frac{\partial L_{\text{MLM}}}{\partial \theta_G} .
+# \end{gathered}
 # $$ (eq-replaced-token-detection-no-gradient)
 #
 # The two parts do share something: the embeddings $E$ of tokens and places. There, and nowhere
@@ -590,8 +603,9 @@ check(
 #
 # $$
 # \begin{aligned}
-# P(v \text{ wins}) &= \int e^{-t} e^{-e^{-t}} \prod_{w \ne v} e^{-e^{-(t + \ell_v - \ell_w)}}\, dt
-# = \int e^{-t} \exp\!\Big(\!-e^{-t} \sum_w e^{\ell_w - \ell_v}\Big)\, dt \\
+# P(v \text{ wins}) &= \int e^{-t} e^{-e^{-t}} \prod_{w \ne v} e^{-e^{-(t + \ell_v -
+# \ell_w)}}\, dt \\
+# &= \int e^{-t} \exp\!\Big(\!-e^{-t} \sum_w e^{\ell_w - \ell_v}\Big)\, dt \\
 # &= \Big(\sum_w e^{\ell_w - \ell_v}\Big)^{-1} = \frac{e^{\ell_v}}{\sum_w e^{\ell_w}} .
 # \end{aligned}
 # $$ (eq-replaced-token-detection-gumbel)

@@ -218,9 +218,11 @@ check("a perfect student still pays H(p)", cross_entropy(v, v, T), entropy)
 # constant $1/N$ drops out. Divide by $T$, as {eq}`eq-distillation-gradient` asks:
 #
 # $$
-# \frac{\partial C}{\partial z_i} = \frac{\tilde z_i - \tilde v_i}{N T^2}
-# + \frac{\big(\tilde z_i^2 - \overline{\tilde z^2}\big) - \big(\tilde v_i^2 - \overline{\tilde v^2}\big)}{2 N T^3}
-# + O(T^{-4}) .
+# \begin{aligned}
+# \frac{\partial C}{\partial z_i} = {} & \frac{\tilde z_i - \tilde v_i}{N T^2} \\
+# & + \frac{\big(\tilde z_i^2 - \overline{\tilde z^2}\big)
+# - \big(\tilde v_i^2 - \overline{\tilde v^2}\big)}{2 N T^3} + O(T^{-4}) .
+# \end{aligned}
 # $$ (eq-distillation-high-temperature)
 #
 # A bar is a mean over the classes. Read the first term: the gradient is the *difference of the
@@ -545,7 +547,10 @@ check(
 # *every* entry, the classes included, although the divergence is a sum over classes:
 #
 # $$
-# \operatorname{mean} = \frac{1}{N}\, \operatorname{batchmean} \qquad \text{for logits of shape } (n, N) .
+# \begin{gathered}
+# \operatorname{mean} = \frac{1}{N}\, \operatorname{batchmean} \\
+# \text{for logits of shape } (n, N) .
+# \end{gathered}
 # $$ (eq-distillation-mean)
 #
 # With the vocabulary of BERT for classes, the teacher's voice would be divided by tens of
@@ -553,7 +558,10 @@ check(
 # `batchmean` divides by $B$, not by the number of tokens,
 #
 # $$
-# \operatorname{batchmean} = n \cdot \operatorname{mean\ over\ tokens} \qquad \text{for } (B, n, V) ,
+# \begin{gathered}
+# \operatorname{batchmean} = n \cdot \operatorname{mean\ over\ tokens} \\
+# \text{for } (B, n, V) ,
+# \end{gathered}
 # $$ (eq-distillation-tokens)
 #
 # and padding counts as if it were text. The library's loss is a mean over rows, whatever their

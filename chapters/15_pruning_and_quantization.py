@@ -115,8 +115,11 @@ def randn(*shape):
 # is stored is the number's place on that grid, an integer of $b$ bits:
 #
 # $$
-# q = \operatorname{clamp}\Big(\operatorname{round}\big(\tfrac{x}{\Delta}\big) + z,\; q_{\min},\; q_{\max}\Big) ,
-# \qquad \hat x = \Delta\,(q - z) .
+# \begin{aligned}
+# q &= \operatorname{clamp}\Big(\operatorname{round}\big(\tfrac{x}{\Delta}\big) + z,\;
+# q_{\min},\; q_{\max}\Big) , \\
+# \hat x &= \Delta\,(q - z) .
+# \end{aligned}
 # $$ (def-pruning-and-quantization-grid)
 #
 # | symbol | shape | meaning |
@@ -157,8 +160,10 @@ def randn(*shape):
 # is a sum of $mn - k$ squares, and it is least if these are the smallest. So
 #
 # $$
-# \min_{\lVert V \rVert_0 \le k} \lVert W - V \rVert_F^2 = \text{the sum of the } mn - k
-# \text{ smallest } W_{ij}^2 ,
+# \begin{aligned}
+# \min_{\lVert V \rVert_0 \le k} \lVert W - V \rVert_F^2 = {} & \text{the sum of the} \\
+# & mn - k \text{ smallest } W_{ij}^2 ,
+# \end{aligned}
 # $$ (eq-pruning-and-quantization-nearest)
 #
 # where $\lVert V \rVert_0$ counts the entries that are not zero. *Pruning by magnitude* keeps the
@@ -265,8 +270,8 @@ check("magnitude drops the wrong weight", by_magnitude > 40 * by_output)
 # $$
 # \begin{aligned}
 # & \mathbb{E}\,\big(w_S^\top x_S + w_R^\top x_R - v^\top x_S\big)^2 \\
-# & \quad = (w_S - v)^\top \Sigma_{SS} (w_S - v) + 2\,(w_S - v)^\top \Sigma_{SR}\, w_R
-# + w_R^\top \Sigma_{RR}\, w_R .
+# & \quad = (w_S - v)^\top \Sigma_{SS} (w_S - v) \\
+# & \qquad {} + 2\,(w_S - v)^\top \Sigma_{SR}\, w_R + w_R^\top \Sigma_{RR}\, w_R .
 # \end{aligned}
 # $$
 #
@@ -411,8 +416,10 @@ show_figure(
 # A format pays where it is smaller than dense:
 #
 # $$
-# \frac{N}{8} + 4\rho N < 4N \iff \rho < \frac{31}{32} , \qquad
+# \begin{gathered}
+# \frac{N}{8} + 4\rho N < 4N \iff \rho < \frac{31}{32} , \\
 # 20\,\rho N < 4N \iff \rho < \frac15 .
+# \end{gathered}
 # $$ (eq-pruning-and-quantization-formats)
 #
 # So a bitmap nearly always pays on disk, and coordinates only when more than four weights in five
@@ -447,8 +454,8 @@ for k in (1, N // 5 - 1, N // 5 + 1, N * 31 // 32 - 1, N * 31 // 32 + 1):
 # $$
 # \begin{aligned}
 # & \sum_{i \notin R} \operatorname{head}_i W_i^O + b^O \\
-# & \quad = \operatorname{Concat}(\operatorname{head}_1, \dots, \operatorname{head}_h)\,
-# W^O\big[\,W_i^O \leftarrow 0 \text{ for } i \in R\,\big] + b^O .
+# & \quad = \operatorname{Concat}(\operatorname{head}_1, \dots, \operatorname{head}_h) \\
+# & \qquad {} \cdot W^O\big[\,W_i^O \leftarrow 0 \text{ for } i \in R\,\big] + b^O .
 # \end{aligned}
 # $$ (eq-pruning-and-quantization-heads)
 #
@@ -675,8 +682,11 @@ show_figure(
 # $\pm\alpha$. Its step is $\alpha/(2^{b-1} - 1)$, and from the same formula
 #
 # $$
-# \mathrm{SQNR}_{\text{sym}} = b \cdot 20 \log_{10} 2 + 10 \log_{10} \frac{3\,\sigma^2}{\alpha^2}
-# + 20 \log_{10} \big( 1 - 2^{1-b} \big) .
+# \begin{aligned}
+# \mathrm{SQNR}_{\text{sym}} = {} & b \cdot 20 \log_{10} 2 + 10 \log_{10}
+# \frac{3\,\sigma^2}{\alpha^2} \\
+# & + 20 \log_{10} \big( 1 - 2^{1-b} \big) .
+# \end{aligned}
 # $$ (eq-pruning-and-quantization-symmetric)
 #
 # The last term is nothing much at eight bits, and a whole bit at two. So among few bits each one
@@ -754,7 +764,10 @@ CurveExplorer(
 # Both sides of the grid together:
 #
 # $$
-# \mathbb{E}[e^2] \approx \frac{\alpha^2}{12\,(2^{b-1} - 1)^2} + 2\,(1 + \alpha^2)\, Q(\alpha) - 2\,\alpha\, \phi(\alpha) .
+# \begin{aligned}
+# \mathbb{E}[e^2] \approx {} & \frac{\alpha^2}{12\,(2^{b-1} - 1)^2} \\
+# & + 2\,(1 + \alpha^2)\, Q(\alpha) - 2\,\alpha\, \phi(\alpha) .
+# \end{aligned}
 # $$ (eq-pruning-and-quantization-clip)
 #
 # The first term grows with $\alpha$ and the others fall: there is a best reach. It is an
@@ -970,7 +983,10 @@ check("with an integer zero stays", ours[1:6].abs().max(), 0.0, atol=0)
 # $w_i \approx \Delta_w\,(q_i - z_w)$. Their dot product over $n$ places is
 #
 # $$
-# \sum_i \hat x_i \hat w_i = \Delta_x \Delta_w \Big[ \sum_i p_i q_i - z_w \sum_i p_i - z_x \sum_i q_i + n\, z_x z_w \Big] .
+# \begin{aligned}
+# \sum_i \hat x_i \hat w_i = \Delta_x \Delta_w \Big[ & \sum_i p_i q_i - z_w \sum_i p_i \\
+# & - z_x \sum_i q_i + n\, z_x z_w \Big] .
+# \end{aligned}
 # $$ (eq-pruning-and-quantization-product)
 #
 # Only the first sum is work, and it is a product of small integers. The sums over
@@ -981,8 +997,10 @@ check("with an integer zero stays", ours[1:6].abs().max(), 0.0, atol=0)
 # magnitude, so
 #
 # $$
-# \Big\lvert \sum_{i=1}^n p_i q_i \Big\rvert \le n\,(2^7 - 1)^2 < 2^{31} \quad\text{for}\quad
-# n \le \Big\lfloor \frac{2^{31} - 1}{(2^7 - 1)^2} \Big\rfloor .
+# \begin{gathered}
+# \Big\lvert \sum_{i=1}^n p_i q_i \Big\rvert \le n\,(2^7 - 1)^2 < 2^{31} \\
+# \text{for}\quad n \le \Big\lfloor \frac{2^{31} - 1}{(2^7 - 1)^2} \Big\rfloor .
+# \end{gathered}
 # $$ (eq-pruning-and-quantization-accumulator)
 
 # %%
@@ -1029,8 +1047,10 @@ check(
 # cases
 #
 # $$
-# \mathbb{E}_u\big[\operatorname{round}(x + u)\big] = k + f - \tfrac12 = x , \quad
-# \frac{\mathrm{d}}{\mathrm{d}x}\, \mathbb{E}_u\big[\operatorname{round}(x + u)\big] = 1 .
+# \begin{aligned}
+# \mathbb{E}_u\big[\operatorname{round}(x + u)\big] &= k + f - \tfrac12 = x , \\
+# \frac{\mathrm{d}}{\mathrm{d}x}\, \mathbb{E}_u\big[\operatorname{round}(x + u)\big] &= 1 .
+# \end{aligned}
 # $$ (eq-pruning-and-quantization-dither)
 #
 # *Rounding at random* is right on average, and its mean has slope one. So straight-through is the

@@ -293,8 +293,10 @@ check("which is not nothing", bool(missing.abs() >= 1))
 # Then
 #
 # $$
-# \operatorname{IG}_i(x) = (x_i - x'_i)\, \frac{\partial f}{\partial x_i}(x)
-# \qquad \text{if } \nabla f \text{ is constant on the way} .
+# \begin{gathered}
+# \operatorname{IG}_i(x) = (x_i - x'_i)\, \frac{\partial f}{\partial x_i}(x) \\
+# \text{if } \nabla f \text{ is constant on the way} .
+# \end{gathered}
 # $$ (eq-integrated-gradients-linear-f)
 #
 # This is *gradient times input* (for $x' = 0$), and it is what integrated gradients becomes with a
@@ -342,9 +344,10 @@ check("a bias parts the two", bool(apart.abs() > 0.1))
 # have $x_j - x'_j = 0$, and their shares vanish. One term is left, and it has to be everything:
 #
 # $$
-# x_j = x'_j \text{ for all } j \neq i
-# \quad\Longrightarrow\quad
-# \operatorname{IG}_i(x) = f(x) - f(x') .
+# \begin{gathered}
+# x_j = x'_j \text{ for all } j \neq i \\
+# \Longrightarrow\quad \operatorname{IG}_i(x) = f(x) - f(x') .
+# \end{gathered}
 # $$ (eq-integrated-gradients-sensitivity)
 #
 # Gradient times input breaks this, as the saturating unit has shown: there the answers differ by
@@ -483,10 +486,12 @@ check(
 # $x$, and give entry $i$ what it earns on it:
 #
 # $$
-# \operatorname{IG}^\gamma_i(x) = \int_0^1
-# \frac{\partial f}{\partial x_i}\big(\gamma(\alpha)\big)\; \gamma_i'(\alpha)\, \mathrm{d}\alpha ,
-# \qquad
-# \sum_i \operatorname{IG}^\gamma_i(x) = f(x) - f(x') ,
+# \begin{aligned}
+# \operatorname{IG}^\gamma_i(x) &= \int_0^1
+# \frac{\partial f}{\partial x_i}\big(\gamma(\alpha)\big)\; \gamma_i'(\alpha)\,
+# \mathrm{d}\alpha , \\
+# \sum_i \operatorname{IG}^\gamma_i(x) &= f(x) - f(x') ,
+# \end{aligned}
 # $$ (eq-integrated-gradients-path)
 #
 # with the proof of step 1 word for word. These are the *path methods*. All of them satisfy
@@ -559,9 +564,10 @@ check(
 # at every $\alpha$. The two integrands are equal, and so are the factors in front:
 #
 # $$
-# f \circ \sigma = f, \quad x_i = x_j, \quad x'_i = x'_j
-# \quad\Longrightarrow\quad
-# \operatorname{IG}_i(x) = \operatorname{IG}_j(x) .
+# \begin{gathered}
+# f \circ \sigma = f, \quad x_i = x_j, \quad x'_i = x'_j \\
+# \Longrightarrow\quad \operatorname{IG}_i(x) = \operatorname{IG}_j(x) .
+# \end{gathered}
 # $$ (eq-integrated-gradients-symmetry)
 #
 # A staircase has to move one of the two first, and treats equals unequally: at $(1, 1)$ it gives
@@ -643,7 +649,10 @@ check("a staircase treats equals unequally", unequal, [0.0, 1.0], atol=1e-6)
 # there are $m - 1$ cells:
 #
 # $$
-# T_m - \int_0^1 g = \frac{1}{12 (m-1)^2}\big(g'(1) - g'(0)\big) + O(m^{-3}) .
+# \begin{aligned}
+# T_m - \int_0^1 g = {} & \frac{1}{12 (m-1)^2}\big(g'(1) - g'(0)\big) \\
+# & + O(m^{-3}) .
+# \end{aligned}
 # $$ (eq-integrated-gradients-trapezoid)
 #
 # Twice the midpoint's error, with the other sign.
@@ -664,8 +673,10 @@ check("a staircase treats equals unequally", unequal, [0.0, 1.0], atol=1e-6)
 # orthogonal to $q$. At the nodes $q\,P_m$ is zero, as $P_m$ is. Hence
 #
 # $$
-# \sum_k w_k\, p(\alpha_k) = \sum_k w_k\, r(\alpha_k) = \int_0^1 r = \int_0^1 p
-# \quad \text{for } \deg p \le 2m - 1 .
+# \begin{gathered}
+# \sum_k w_k\, p(\alpha_k) = \sum_k w_k\, r(\alpha_k) = \int_0^1 r = \int_0^1 p \\
+# \text{for } \deg p \le 2m - 1 .
+# \end{gathered}
 # $$ (eq-integrated-gradients-gauss)
 #
 # For another $g$, compare with the polynomial $p$ that suits it best. The weights are positive:
@@ -744,8 +755,11 @@ for rule, steps in [
 # Stieltjes, which we check and don't prove. Hence
 #
 # $$
+# \begin{gathered}
 # \Big\lvert \sum_k w_k\, g(\alpha_k) - \int_0^1 g \Big\rvert \le \lvert J \rvert \max_k w_k
-# = O(1/m) \quad \text{for one step } J .
+# = O(1/m) \\
+# \text{for one step } J .
+# \end{gathered}
 # $$ (eq-integrated-gradients-kink)
 #
 # One kink on the way, and every rule is of first order, Gauss's too

@@ -226,8 +226,11 @@ print(np.round([math.comb(n - 1, s) * weight[s] for s in range(n)], 3))
 # occurs once with a plus and once with a minus:
 #
 # $$
-# \sum_{k=1}^{n} \big( v(\{\sigma_1, \dots, \sigma_k\}) - v(\{\sigma_1, \dots, \sigma_{k-1}\}) \big)
-# = v(N) - v(\emptyset) .
+# \begin{aligned}
+# & \sum_{k=1}^{n} \big( v(\{\sigma_1, \dots, \sigma_k\}) - v(\{\sigma_1, \dots,
+# \sigma_{k-1}\}) \big) \\
+# & \quad = v(N) - v(\emptyset) .
+# \end{aligned}
 # $$ (eq-shap-telescope)
 #
 # That holds for every order, so it holds for the mean of all:
@@ -245,8 +248,10 @@ print(np.round([math.comb(n - 1, s) * weight[s] for s in range(n)], 3))
 # \{i, j\}$ is the same again. Therefore
 #
 # $$
-# \Delta_i(S) = \Delta_j(S) \;\text{ for all } S \not\ni i, j
-# \quad\Longrightarrow\quad \varphi_i(v) = \varphi_j(v) .
+# \begin{gathered}
+# \Delta_i(S) = \Delta_j(S) \;\text{ for all } S \not\ni i, j \\
+# \Longrightarrow\quad \varphi_i(v) = \varphi_j(v) .
+# \end{gathered}
 # $$ (eq-shap-symmetry)
 #
 # *Dummy.* A mean of zeros is zero:
@@ -326,8 +331,11 @@ check(
 # $\binom{m}{k}$ with $k$ of them, and by the binomial theorem
 #
 # $$
+# \begin{aligned}
 # \sum_{T :\, R \subseteq T \subseteq S} (-1)^{|T| - |R|}
-# = \sum_{k=0}^{m} \binom{m}{k} (-1)^k = (1 - 1)^m = \begin{cases} 1 & R = S \\ 0 & R \neq S . \end{cases}
+# &= \sum_{k=0}^{m} \binom{m}{k} (-1)^k = (1 - 1)^m \\
+# &= \begin{cases} 1 & R = S \\ 0 & R \neq S . \end{cases}
+# \end{aligned}
 # $$ (eq-shap-alternating)
 #
 # Only $v(S)$ is left. *There is no other choice.* {eq}`eq-shap-basis` is a system of $2^n - 1$
@@ -764,9 +772,10 @@ show_figure(
 # the numbers before $v(S)$ have to be the same:
 #
 # $$
-# \frac{\pi(s)}{\alpha - \beta} \cdot \frac{n - s}{n} = \frac{1}{s \binom{n}{s}}
-# \quad\Longleftrightarrow\quad
-# \pi(s) = (\alpha - \beta) \cdot \frac{n}{\binom{n}{s}\, s\,(n - s)} .
+# \begin{gathered}
+# \frac{\pi(s)}{\alpha - \beta} \cdot \frac{n - s}{n} = \frac{1}{s \binom{n}{s}} \\
+# \Longleftrightarrow\quad \pi(s) = (\alpha - \beta) \cdot \frac{n}{\binom{n}{s}\, s\,(n - s)} .
+# \end{gathered}
 # $$ (eq-shap-forced)
 #
 # **The weights are not chosen; they are forced**, up to a factor that changes no solution. And for $i

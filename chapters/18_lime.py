@@ -94,10 +94,11 @@ double = torch.float64
 # question has a weight, $\pi_i$, and we minimise
 #
 # $$
+# \begin{gathered}
 # L(b, \beta) = \sum_{i=1}^{m} \pi_i \,\big(f(z_i) - b - \beta^\top z_i\big)^2
-# + \lambda\, \lVert \beta \rVert^2 ,
-# \qquad
+# + \lambda\, \lVert \beta \rVert^2 , \\
 # \pi_i = e^{-D(z_i)^2 / \sigma^2} .
+# \end{gathered}
 # $$ (def-lime-loss)
 #
 # $D(z)$ is the distance from the sentence itself, and $\sigma$, the *kernel width*, says how far
@@ -106,9 +107,10 @@ double = torch.float64
 # present, their dot product is $k$ and their lengths are $\sqrt k$ and $\sqrt n$:
 #
 # $$
-# D_{\text{share}}(z) = 1 - \frac{k}{n} ,
-# \qquad
-# D_{\cos}(z) = 1 - \frac{k}{\sqrt{k}\,\sqrt{n}} = 1 - \sqrt{k/n} .
+# \begin{aligned}
+# D_{\text{share}}(z) &= 1 - \frac{k}{n} , \\
+# D_{\cos}(z) &= 1 - \frac{k}{\sqrt{k}\,\sqrt{n}} = 1 - \sqrt{k/n} .
+# \end{aligned}
 # $$ (eq-lime-distances)
 #
 # | symbol | shape | meaning |
@@ -171,8 +173,10 @@ check(
 # for the diagonal matrix of the weights, and without ridge, the loss is
 #
 # $$
-# L(\theta) = (y - A\theta)^\top W\, (y - A\theta)
-# = y^\top W y - 2\,\theta^\top A^\top W y + \theta^\top A^\top W A\, \theta .
+# \begin{aligned}
+# L(\theta) &= (y - A\theta)^\top W\, (y - A\theta) \\
+# &= y^\top W y - 2\,\theta^\top A^\top W y + \theta^\top A^\top W A\, \theta .
+# \end{aligned}
 # $$ (eq-lime-expanded)
 #
 # Its gradient is $-2 A^\top W y + 2 A^\top W A\,\theta$. It is zero exactly where
@@ -190,8 +194,10 @@ check(
 # $-2\,\delta^\top A^\top W (y - A\hat\theta)$, which is zero, so
 #
 # $$
-# L(\hat\theta + \delta) = L(\hat\theta) + \delta^\top A^\top W A\, \delta
-# = L(\hat\theta) + \sum_i \pi_i \,(a_i \cdot \delta)^2 .
+# \begin{aligned}
+# L(\hat\theta + \delta) &= L(\hat\theta) + \delta^\top A^\top W A\, \delta \\
+# &= L(\hat\theta) + \sum_i \pi_i \,(a_i \cdot \delta)^2 .
+# \end{aligned}
 # $$ (eq-lime-square)
 #
 # The last sum is not negative. Every solution of the normal equations is a minimum.
@@ -437,18 +443,21 @@ check("and no R²", blind.r2, 0.0)
 # at different rates. Take the $n + 1$ nearest rows, the sentence and those with one hidden word.
 # They determine a line that passes through their answers *exactly*:
 # $b + \sum_j \beta_j = f(\text{all})$, and hiding word $j$ takes off $\beta_j$. Call it
-# $\theta^*$, its errors on the other rows $r_i^*$, and let $\pi_1$ be the weight of a row with one
-# hidden word. The best line is at least as good as $\theta^*$, so for its error $r$ on any of the
-# nearest rows
+# $\theta^*$, its errors on the other rows $r_i^*$, and let $\pi_{\text{one}}$ be the weight of a row
+# with one hidden word, at the distance $D_{\text{one}}$. The best line is at least as good as
+# $\theta^*$, and no row of the nearest weighs less than $\pi_{\text{one}}$. So for the best line's
+# error $r$ on any of them
 #
 # $$
-# \pi_1\, r^2 \le L(\hat\theta) \le L(\theta^*) = \sum_{i\ \text{far}} \pi_i\, r_i^{*2}
-# \quad\Longrightarrow\quad
-# r^2 \le \sum_{i\ \text{far}} \frac{\pi_i}{\pi_1}\, r_i^{*2} .
+# \begin{gathered}
+# \pi_{\text{one}}\, r^2 \le L(\hat\theta) \le L(\theta^*) = \sum_{i\ \text{far}} \pi_i\, r_i^{*2} \\
+# \Longrightarrow\quad r^2 \le \sum_{i\ \text{far}} \frac{\pi_i}{\pi_{\text{one}}}\, r_i^{*2} .
+# \end{gathered}
 # $$
 #
-# A far row has $D_i > D_1$, so $\pi_i/\pi_1 = e^{-(D_i^2 - D_1^2)/\sigma^2} \to 0$. The errors on
-# the nearest rows vanish, the line becomes $\theta^*$, and
+# A far row has $D_i > D_{\text{one}}$, so
+# $\pi_i/\pi_{\text{one}} = e^{-(D_i^2 - D_{\text{one}}^2)/\sigma^2} \to 0$. The errors on the nearest
+# rows vanish, the line becomes $\theta^*$, and
 #
 # $$
 # \lim_{\sigma \to 0} \beta_j = f(\text{all}) - f(\text{all but } j) .
@@ -461,8 +470,10 @@ check("and no R²", blind.r2, 0.0)
 # the same set and the word:
 #
 # $$
-# \lim_{\sigma \to \infty} \beta_j = y^+ - y^-
-# = \frac{1}{2^{n-1}} \sum_{S \not\ni j} \big( f(S \cup \{j\}) - f(S) \big) .
+# \begin{aligned}
+# \lim_{\sigma \to \infty} \beta_j &= y^+ - y^- \\
+# &= \frac{1}{2^{n-1}} \sum_{S \not\ni j} \big( f(S \cup \{j\}) - f(S) \big) .
+# \end{aligned}
 # $$ (eq-lime-wide)
 #
 # It is the mean contribution over all sets, known in the theory of games as the *Banzhaf value*.
@@ -580,9 +591,11 @@ show_figure(
 # Integrate by parts; at infinity $\varphi f$ vanishes if $f$ does not grow too fast:
 #
 # $$
-# \beta_j = -\int f(z)\, \partial_j \varphi(z)\, \mathrm{d}z
-# = \int \partial_j f(z)\, \varphi(z)\, \mathrm{d}z
-# = \mathbb{E}_{z \sim \mathcal{N}(x,\, \tau^2 I)} \big[ \partial_j f(z) \big] .
+# \begin{aligned}
+# \beta_j &= -\int f(z)\, \partial_j \varphi(z)\, \mathrm{d}z
+# = \int \partial_j f(z)\, \varphi(z)\, \mathrm{d}z \\
+# &= \mathbb{E}_{z \sim \mathcal{N}(x,\, \tau^2 I)} \big[ \partial_j f(z) \big] .
+# \end{aligned}
 # $$ (eq-lime-stein)
 #
 # This is Stein's identity {cite:p}`stein1981`, and it says in one line what LIME is here: *the
@@ -695,7 +708,8 @@ CurveExplorer(
 # $$ (def-lime-shapley-kernel)
 #
 # infinite for the empty set and for the whole sentence: the line must pass through both answers.
-# With these weights the coefficients *are* the Shapley values,
+# With these weights the coefficients *are* the Shapley values, which are called $\varphi$ from here
+# on:
 #
 # $$
 # \pi = \text{Shapley's kernel} \;\Longrightarrow\;
@@ -804,14 +818,16 @@ show_figure(
 # $$ (eq-lime-sandwich)
 #
 # Three things follow. The spread falls as $1/\sqrt{m}$, and no faster. It grows with what the line
-# leaves over, so a low $R^2$ and an unstable explanation tend to come together. And weights that are
-# uneven cost samples: about as many equal ones as
+# leaves over, so a low $R^2$ and an unstable explanation tend to come together. And weights that
+# are uneven cost samples. Take the simplest line, a weighted mean of independent answers of
+# variance $v$: it has variance $v \sum_i \pi_i^2 / (\sum_i \pi_i)^2$, while $m$ equal weights give
+# $v / m$. So uneven ones tell about as much as
 #
 # $$
 # m_{\text{eff}} = \frac{\big(\sum_i \pi_i\big)^2}{\sum_i \pi_i^2} \le m
 # $$ (def-lime-effective)
 #
-# would do, which `lib` returns as `effective_samples`.
+# equal ones would, which `lib` returns as `effective_samples`.
 
 
 # %%
@@ -873,9 +889,11 @@ check("seven equal weights are seven samples", found.effective_samples, 7.0)
 # product, and let all rows weigh the same, $Z = \sum_z c(z)\, \pi(z)$:
 #
 # $$
-# \mathbb{E}_c \big[ \pi(z)\, h(z) \big] = \sum_z c(z)\, \pi(z)\, h(z)
-# = Z \sum_z q(z)\, h(z) = \mathbb{E}_q \big[ Z\, h(z) \big] ,
-# \qquad q(z) = \frac{c(z)\, \pi(z)}{Z} .
+# \begin{aligned}
+# \mathbb{E}_c \big[ \pi(z)\, h(z) \big] &= \sum_z c(z)\, \pi(z)\, h(z) \\
+# &= Z \sum_z q(z)\, h(z) = \mathbb{E}_q \big[ Z\, h(z) \big] , \\
+# q(z) &= \frac{c(z)\, \pi(z)}{Z} .
+# \end{aligned}
 # $$ (eq-lime-proportion)
 #
 # With $h = a a^\top$ and $h = a f$ these are both sides of {eq}`eq-lime-normal`: the same line. Now
@@ -883,7 +901,8 @@ check("seven equal weights are seven samples", found.effective_samples, 7.0)
 #
 # **Take out what is known.** The solution of the normal equations is linear in the answers. Write
 # $\theta[f]$ for the line of all sets through $f$. For *any* function $Q$ of the sets, $\bar Q = Q -
-# \theta[Q]$, which is $Q$ less its own line, has no line of its own, and
+# \theta[Q]$, which is $Q$ less its own line, has no line of its own, since a line is found exactly
+# (step 4). So
 #
 # $$
 # \theta[f - \bar Q] = \theta[f] - \theta[Q] + \theta[Q] = \theta[f] .
@@ -904,8 +923,10 @@ check("seven equal weights are seven samples", found.effective_samples, 7.0)
 # word, and $u$ more for its own two. Their normal equations, for an own word and for another, are
 #
 # $$
-# u\,(v + \kappa) + w\,\big(v + (n-1)\kappa\big) = s , \qquad
+# \begin{gathered}
+# u\,(v + \kappa) + w\,\big(v + (n-1)\kappa\big) = s , \\
 # 2 u\, \kappa + w\,\big(v + (n-1)\kappa\big) = t .
+# \end{gathered}
 # $$
 #
 # The first less the second gives $u$. Two of the first and $n - 2$ of the second, added, give $w$:
@@ -1659,10 +1680,10 @@ check(
 #
 # A likely reason for the order: the test hides many words at once. An explanation that only knows
 # what *one* hidden word does, {eq}`eq-lime-narrow`, may miss words that stand in for each other:
-# hide either, and nothing happens. A wider kernel has asked about that. So the test is not
-# neutral. It rewards methods that ask the questions that it asks, with the same [MASK]; integrated
-# gradients hide no word (but they start from the same [MASK]), and yet come close. “Faithful” always means: to this question, under
-# this way of taking away.
+# hide either, and nothing happens. A wider kernel has asked about that. So the test is not neutral.
+# It rewards methods that ask the questions that it asks, with the same [MASK]; integrated gradients
+# hide no word (but they start from the same [MASK]), and yet come close. “Faithful” always means:
+# to this question, under this way of taking away.
 #
 # The `lime` package gives coefficients whose correlation with ours is
 # {glue:text}`lime-package-correlation:.3f`, and takes {glue:text}`lime-package-time:.1f` ±

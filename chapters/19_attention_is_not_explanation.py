@@ -98,8 +98,10 @@ def randn(*shape):
 # token $j$”, to average over heads, and to multiply up the layers. That is *attention rollout*:
 #
 # $$
-# \tilde A_l = r\, I + (1 - r)\, \frac1H \sum_{h=1}^{H} A_{lh},
-# \qquad R = \tilde A_L \cdots \tilde A_2\, \tilde A_1, \qquad r = \tfrac12 .
+# \begin{gathered}
+# \tilde A_l = r\, I + (1 - r)\, \frac1H \sum_{h=1}^{H} A_{lh}, \\
+# R = \tilde A_L \cdots \tilde A_2\, \tilde A_1, \qquad r = \tfrac12 .
+# \end{gathered}
 # $$ (def-attention-is-not-explanation-rollout)
 #
 # But a weight is one factor of two. What head $h$ adds to token $i$ on behalf of token $j$ is a
@@ -237,9 +239,11 @@ check("A + I without the half grows like 2^L", unhalved @ ones, 2**L * ones)
 # what is missing from rollout in boxes:
 #
 # $$
+# \begin{gathered}
 # X \;\leftarrow\; \boxed{\mathrm{LN}}\Big( X + \sum_h A_h\big(\boxed{X}\big)\, X\,
-# \boxed{W_h^V W_h^O} \Big), \qquad
+# \boxed{W_h^V W_h^O} \Big), \\
 # X \;\leftarrow\; \boxed{\mathrm{LN}}\big( X + \boxed{\mathrm{FFN}(X)} \big) .
+# \end{gathered}
 # $$
 #
 # Values and $W^O$ turn, stretch and cancel what is mixed. The feed-forward network and the norms
@@ -435,8 +439,10 @@ check("behind norms effects do not add", gap > 0.01)
 # $\delta$ has to fulfil $d_v + 1$ linear equations:
 #
 # $$
-# \delta^\top V = 0, \qquad \delta^\top \mathbf 1 = 0
-# \qquad\Longleftrightarrow\qquad \delta^\top\, [\,V \;\; \mathbf 1\,] = 0 .
+# \begin{gathered}
+# \delta^\top V = 0, \qquad \delta^\top \mathbf 1 = 0 \\
+# \Longleftrightarrow\quad \delta^\top\, [\,V \;\; \mathbf 1\,] = 0 .
+# \end{gathered}
 # $$ (eq-attention-is-not-explanation-conditions)
 #
 # The solutions are the left null space of an $n \times (d_v + 1)$ matrix. Rank and null space share
@@ -451,8 +457,11 @@ check("behind norms effects do not add", gap > 0.01)
 # step $t$ may grow until the first weight arrives at zero,
 #
 # $$
+# \begin{gathered}
 # \alpha + t\,\delta \ge 0 \qquad\text{for}\qquad
-# 0 \le t \le \min_{j:\ \delta_j < 0} \frac{\alpha_j}{-\delta_j} , \quad\text{a number above } 0.
+# 0 \le t \le \min_{j:\ \delta_j < 0} \frac{\alpha_j}{-\delta_j} , \\
+# \text{a number above } 0.
+# \end{gathered}
 # $$ (eq-attention-is-not-explanation-reach)
 #
 # So **for a text longer than $d_v + 1$ tokens, a head's output never determines its weights**. How
@@ -543,8 +552,11 @@ for short in (d_v + 1, d_v + 2):
 # Jacobian, $\partial \alpha_{ik} / \partial s_{ij} = \alpha_{ik} ([k = j] - \alpha_{ij})$. So
 #
 # $$
+# \begin{gathered}
 # \frac{\partial f}{\partial s_{ij}} = \sum_k g_{ik}\, \alpha_{ik} \big([k = j] - \alpha_{ij}\big)
-# = \alpha_{ij}\, \big( g_{ij} - \bar g_i \big), \quad \bar g_i = \sum_k \alpha_{ik}\, g_{ik} .
+# = \alpha_{ij}\, \big( g_{ij} - \bar g_i \big), \\
+# \bar g_i = \sum_k \alpha_{ik}\, g_{ik} .
+# \end{gathered}
 # $$ (eq-attention-is-not-explanation-felt)
 #
 # The weight is one factor. The other says whether token $j$ offers anything that differs from the
@@ -552,8 +564,10 @@ for short in (d_v + 1, d_v + 2):
 # g_i$, and nothing rests on it. The same holds for sizes. By the triangle inequality
 #
 # $$
-# \Big\lVert \sum_j \sum_h m_{hij} \Big\rVert \;\le\; \sum_j \Big\lVert \sum_h m_{hij} \Big\rVert
-# \;\le\; \sum_j \sum_h \alpha_{hij}\, \big\lVert v_{hj} W_h^O \big\rVert ,
+# \begin{aligned}
+# \Big\lVert \sum_j \sum_h m_{hij} \Big\rVert &\le \sum_j \Big\lVert \sum_h m_{hij} \Big\rVert \\
+# &\le \sum_j \sum_h \alpha_{hij}\, \big\lVert v_{hj} W_h^O \big\rVert ,
+# \end{aligned}
 # $$ (eq-attention-is-not-explanation-norms)
 #
 # and in the last expression a small value makes a large weight harmless. The norms in the middle are

@@ -116,9 +116,11 @@ double = torch.float64
 # carries three things on its way, one row for each of its queries:
 #
 # $$
-# m' = \max(m, \max_{j} S_{ij}), \qquad
-# \ell' = e^{m - m'} \ell + \sum_{j} e^{S_{ij} - m'}, \qquad
-# a' = e^{m - m'} a + \sum_{j} e^{S_{ij} - m'} v_j ,
+# \begin{aligned}
+# m' &= \max(m, \max_{j} S_{ij}), \\
+# \ell' &= e^{m - m'} \ell + \sum_{j} e^{S_{ij} - m'}, \\
+# a' &= e^{m - m'} a + \sum_{j} e^{S_{ij} - m'} v_j ,
+# \end{aligned}
 # $$ (def-flash-attention-tile)
 #
 # where $j$ runs over the keys of the tile. At the end $O_i = a / \ell$, and one more number is kept:
@@ -235,8 +237,10 @@ print(f"{intensity:.1f} operations a byte at n = {n}, d = {d}, 2 bytes each")
 # maxima. For the sum, $e^{m_T - m'} e^{s_j - m_T} = e^{s_j - m'}$ for each $j$ in $T$, so
 #
 # $$
-# e^{m_T - m'} \ell_T + \sum_{j \in T'} e^{s_j - m'}
-# = \sum_{j \in T} e^{s_j - m'} + \sum_{j \in T'} e^{s_j - m'} = \ell_{T \cup T'} .
+# \begin{aligned}
+# & e^{m_T - m'} \ell_T + \sum_{j \in T'} e^{s_j - m'} \\
+# & \quad = \sum_{j \in T} e^{s_j - m'} + \sum_{j \in T'} e^{s_j - m'} = \ell_{T \cup T'} .
+# \end{aligned}
 # $$ (eq-flash-attention-induction)
 #
 # With $v_j$ under the sums it is the claim for $a$. $\square$ It starts at $m = -\infty$, $\ell = 0$,
@@ -297,9 +301,11 @@ check("L is the logsumexp", L, torch.logsumexp(scores, -1))
 # Chapter 2 derived the backward pass on whole matrices. Given $\mathrm{d}O$,
 #
 # $$
+# \begin{gathered}
 # \mathrm{d}V = P^\top \mathrm{d}O, \qquad
-# \mathrm{d}P = \mathrm{d}O\, V^\top, \qquad
+# \mathrm{d}P = \mathrm{d}O\, V^\top, \\
 # \mathrm{d}S_{ij} = P_{ij} \Big( \mathrm{d}P_{ij} - \sum_{l} P_{il}\, \mathrm{d}P_{il} \Big) .
+# \end{gathered}
 # $$ (eq-flash-attention-backward)
 #
 # All but one of these can be cut into tiles at once: entry $(i, j)$ needs row $i$ of one matrix and
@@ -307,10 +313,12 @@ check("L is the logsumexp", L, torch.logsumexp(scores, -1))
 # a pass of its own. Here is the way out. Write the sum out, and change the order:
 #
 # $$
+# \begin{aligned}
 # D_i = \sum_{l} P_{il}\, \mathrm{d}P_{il}
-# = \sum_{l} P_{il} \sum_{c} \mathrm{d}O_{ic} V_{lc}
-# = \sum_{c} \mathrm{d}O_{ic} \sum_{l} P_{il} V_{lc}
-# = \sum_{c} \mathrm{d}O_{ic}\, O_{ic} .
+# &= \sum_{l} P_{il} \sum_{c} \mathrm{d}O_{ic} V_{lc} \\
+# &= \sum_{c} \mathrm{d}O_{ic} \sum_{l} P_{il} V_{lc} \\
+# &= \sum_{c} \mathrm{d}O_{ic}\, O_{ic} .
+# \end{aligned}
 # $$ (eq-flash-attention-d)
 #
 # So $D = \operatorname{rowsum}(\mathrm{d}O \circ O)$: $d$ products a row, from matrices that are there
@@ -318,8 +326,10 @@ check("L is the logsumexp", L, torch.logsumexp(scores, -1))
 # keys,
 #
 # $$
-# \mathrm{d}S_{IJ} = P_{IJ} \circ (\mathrm{d}O_I V_J^\top - D_I), \qquad
-# \mathrm{d}Q_I = \frac{1}{\sqrt{d}} \sum_J \mathrm{d}S_{IJ} K_J ,
+# \begin{aligned}
+# \mathrm{d}S_{IJ} &= P_{IJ} \circ (\mathrm{d}O_I V_J^\top - D_I), \\
+# \mathrm{d}Q_I &= \frac{1}{\sqrt{d}} \sum_J \mathrm{d}S_{IJ} K_J ,
+# \end{aligned}
 # $$ (eq-flash-attention-dq)
 # $$
 # \mathrm{d}K_J = \frac{1}{\sqrt{d}} \sum_I \mathrm{d}S_{IJ}^\top Q_I , \qquad
@@ -408,7 +418,10 @@ with torch.no_grad():
 # $B \times C$; and $m$ and $\ell$. Take the smaller of $B$ and $d$ for $C$. With $d \ge 2$ it is
 #
 # $$
-# 2Bd + 2Cd + BC + 2B \;\le\; 2Bd + 2Bd + Bd + Bd = 6Bd
+# \begin{aligned}
+# 2Bd + 2Cd + BC + 2B &\le 2Bd + 2Bd + Bd + Bd \\
+# &= 6Bd
+# \end{aligned}
 # $$ (eq-flash-attention-held)
 #
 # elements at most. So $B = \lfloor M / 6d \rfloor$ fits into a fast memory of $M$ elements. If
@@ -416,8 +429,10 @@ with torch.no_grad():
 # for $n_q = n_k = n$, with $\lceil n/B \rceil \le n/B + 1$ and $n \le nd$,
 #
 # $$
-# \text{moved} \;\le\; 2nd + n + 2nd \Big( \frac{12\, n d}{M} + 1 \Big)
-# \;\le\; \frac{24\, n^2 d^2}{M} + 5\, nd .
+# \begin{aligned}
+# \text{moved} &\le 2nd + n + 2nd \Big( \frac{12\, n d}{M} + 1 \Big) \\
+# &\le \frac{24\, n^2 d^2}{M} + 5\, nd .
+# \end{aligned}
 # $$ (eq-flash-attention-bound)
 #
 # Nor can another $B$ do much better: the tile of queries and $a$ alone need $2Bd \le M$, so at least
@@ -559,9 +574,9 @@ glue("flash-crossing", crossing)
 #
 # $$
 # \begin{aligned}
-# \text{keys to load} &= \min(i + B + \sigma,\; n_k), \\
-# \text{of them without a mask} &=
-# C \left\lfloor \frac{\min(i + 1 + \sigma,\; n_k)}{C} \right\rfloor ,
+# & \text{keys to load} = \min(i + B + \sigma,\; n_k), \\
+# & \text{of them without a mask} \\
+# & \quad = C \left\lfloor \frac{\min(i + 1 + \sigma,\; n_k)}{C} \right\rfloor ,
 # \end{aligned}
 # $$ (eq-flash-attention-limits)
 #

@@ -99,8 +99,10 @@ MiB = 2**20
 # operations of a step of training, and the bytes of such a step are
 #
 # $$
-# C_{\text{forward}} \approx 2N \cdot B n, \qquad C_{\text{training}} \approx 6N \cdot B n, \qquad
+# \begin{gathered}
+# C_{\text{forward}} \approx 2N \cdot B n, \qquad C_{\text{training}} \approx 6N \cdot B n, \\
 # M_{\text{training}} = 16\,N + \text{activations} .
+# \end{gathered}
 # $$ (def-counting-cost-rules)
 #
 # Two of them are approximate, and one hides what is often its larger part in a word. The derivation
@@ -377,7 +379,10 @@ check("its first map takes one product backward", naive.backward, first_map)
 # d^2$, and attention proper $4nd$. Set them equal:
 #
 # $$
-# 4nd = 16d^2 \iff n = 4d, \qquad 4nd = 24d^2 \iff n = 6d .
+# \begin{gathered}
+# 4nd = 16d^2 \iff n = 4d, \\
+# 4nd = 24d^2 \iff n = 6d .
+# \end{gathered}
 # $$ (eq-counting-cost-crossover)
 #
 # Up to $n = 6d$ a Transformer is mostly linear maps. For GPT-2 that is a text of
@@ -425,7 +430,10 @@ for width in (16, 64):
 # moments in single:
 #
 # $$
-# 4 + 4 + (4 + 4) = 16, \qquad 2 + 2 + (4 + 4 + 4) = 16 .
+# \begin{gathered}
+# 4 + 4 + (4 + 4) = 16, \\
+# 2 + 2 + (4 + 4 + 4) = 16 .
+# \end{gathered}
 # $$ (eq-counting-cost-sixteen)
 #
 # The same sum, for two different reasons {cite}`rajbhandari2020`. Mixed precision saves no byte
@@ -487,8 +495,11 @@ total = sum(size for *_, size in kept) // 4
 # input, $nd$, and $f$ features a token before and after the activation. Together, with $f = 4d$:
 #
 # $$
-# A = B\,n\,\big( \underbrace{2(2d + 2)}_{\text{norms}} + \underbrace{5d + h}_{\text{attention}}
-# + \underbrace{d + 2f}_{\text{feed-forward}} \big) = B\,n\,(18\,d + h + 4) .
+# \begin{aligned}
+# A &= B\,n\,\big( \underbrace{2(2d + 2)}_{\text{norms}} + \underbrace{5d + h}_{\text{attention}}
+# + \underbrace{d + 2f}_{\text{feed-forward}} \big) \\
+# &= B\,n\,(18\,d + h + 4) .
+# \end{aligned}
 # $$ (eq-counting-cost-activations)
 #
 # Nothing here grows like $n^2$. A *composed* attention keeps its weights, $h n^2$ numbers a
@@ -605,8 +616,10 @@ show_figure(
 # inputs, beside one layer at a time in full:
 #
 # $$
-# A_{\text{checkpointed}} = L\,B\,n\,d \;+\; A, \qquad
-# \frac{C_{\text{checkpointed}}}{C_{\text{training}}} = \frac{1 + 1 + 2}{1 + 2} = \frac{4}{3} .
+# \begin{aligned}
+# A_{\text{checkpointed}} &= L\,B\,n\,d \;+\; A, \\
+# \frac{C_{\text{checkpointed}}}{C_{\text{training}}} &= \frac{1 + 1 + 2}{1 + 2} = \frac{4}{3} .
+# \end{aligned}
 # $$ (eq-counting-cost-checkpoint)
 #
 # The ratio is that of linear maps. In practice it is less, for two reasons. Fused attention already
@@ -686,8 +699,11 @@ glue("cost-checkpoint-peak", peaks[1] / peaks[0])
 # product reads both factors and writes the product, so for each byte it does
 #
 # $$
-# I = \frac{2\,mkn}{s\,(mk + kn + mn)} \;\xrightarrow{\;m = 1\;}\;
-# \frac{2kn}{s\,(k + kn + n)} \approx \frac{2}{s}
+# \begin{aligned}
+# I = \frac{2\,mkn}{s\,(mk + kn + mn)} &\;\xrightarrow{\;m = 1\;}\;
+# \frac{2kn}{s\,(k + kn + n)} \\
+# &\;\approx\; \frac{2}{s}
+# \end{aligned}
 # $$ (eq-counting-cost-intensity)
 #
 # operations. In half precision, $s = 2$, that is *one operation a byte*, whatever the model.
@@ -714,7 +730,10 @@ check("one operation a byte", abs(one_row - 1) < 0.001)
 # seconds for them and at least $x/\beta$ for the bytes, and at best both go on at the same time:
 #
 # $$
-# \text{operations a second} \;\le\; \frac{Ix}{\max(Ix/P,\; x/\beta)} = \min(P,\; I\beta) .
+# \begin{aligned}
+# \text{operations a second} &\le \frac{Ix}{\max(Ix/P,\; x/\beta)} \\
+# &= \min(P,\; I\beta) .
+# \end{aligned}
 # $$ (eq-counting-cost-roofline)
 #
 # Below the ridge $I = P/\beta$ memory is waited for, above it arithmetic {cite}`williams2009`. A
@@ -1104,7 +1123,7 @@ show_figure(
 # For a GPU, the peak stands in a data sheet. The *model FLOPs utilisation* {cite}`chowdhery2022` is
 #
 # $$
-# \text{MFU} = \frac{\text{operations that the model needs, a second}}{P} .
+# \text{MFU} = \frac{\text{operations the model needs, a second}}{P} .
 # $$ (def-counting-cost-mfu)
 #
 # The numerator counts what the *model* needs: what is computed again, by checkpointing or in a fused

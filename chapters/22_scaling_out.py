@@ -85,7 +85,9 @@ double = torch.float64
 # %% [markdown]
 # This chapter starts real processes. They need some seconds, so we start them now and read what
 # they found further down. The script trains the book's GPT in two processes; one of the two is
-# killed on the way. What it does is explained where its results are read.
+# killed on the way. What it does is explained where its results are read. The processes are started
+# by *torchrun*, which comes with PyTorch: it tells each its number, and where a process dies it
+# starts all of them anew. They send each other messages through *gloo*, PyTorch's library for CPUs.
 
 # %%
 folder = Path(tempfile.mkdtemp())
@@ -99,8 +101,10 @@ torchrun = launch(script, folder, size=2, restarts=3)
 # the step is one fraction, over all parts:
 #
 # $$
-# L = \frac{\sum_{r=0}^{p-1} S_r}{\sum_{r=0}^{p-1} N_r}, \qquad
-# S_r = \sum_{i \in B_r} \ell_i(\theta), \quad N_r = \lvert B_r \rvert .
+# \begin{gathered}
+# L = \frac{\sum_{r=0}^{p-1} S_r}{\sum_{r=0}^{p-1} N_r}, \\
+# S_r = \sum_{i \in B_r} \ell_i(\theta), \qquad N_r = \lvert B_r \rvert .
+# \end{gathered}
 # $$ (def-scaling-out-loss)
 #
 # | symbol | shape | meaning |
@@ -110,6 +114,7 @@ torchrun = launch(script, folder, size=2, restarts=3)
 # | $N_r$ | a number | how many losses that sum has |
 # | $g_r$ | as $\theta$ | gradient of $S_r$, in process $r$ |
 # | $\Psi$ | a number | parameters of the model |
+# | $\psi$ | a number | parameters in one GPU, where the model is cut too |
 # | $\alpha$ | a number | seconds until a message begins to arrive |
 # | $\beta$ | a number | seconds for each byte of it |
 # | $D$ | a number | copies of the model: *data* parallelism |
@@ -140,7 +145,7 @@ torchrun = launch(script, folder, size=2, restarts=3)
 # \frac1p \sum_r \bar g_r - \nabla L = \sum_r \Big(\frac1p - w_r\Big)\, \bar g_r ,
 # $$ (eq-scaling-out-means)
 #
-# which is zero where all counts are equal, and not otherwise.
+# which is zero where all counts are equal, and in general not otherwise.
 
 # %%
 generator = torch.Generator().manual_seed(1)
@@ -175,11 +180,11 @@ glue("scaling-gap", gap.norm() / whole.norm())
 #
 # ### Step 2. A ring adds up
 #
-# An *all-reduce* leaves in every process the sum of what all had. On a ring each process talks to
-# its right neighbour only. Cut the vector into $p$ pieces. In $p - 1$ steps, each process sends one
-# piece on, and adds what comes to its own: then each holds *one* piece of the sum, whole. That is a
-# *reduce-scatter*. In $p - 1$ more steps the pieces go round once: an *all-gather*. Each step moves
-# a piece of $1/p$ of the $b$ bytes over each link:
+# An *all-reduce* leaves in every process the sum of what all had. On a ring each process sends to
+# its right neighbour only. Cut each process's vector, of $b$ bytes, into $p$ pieces. In $p - 1$ steps
+# each process sends one piece on, the one that it has just added to, and adds what comes to its own:
+# then each holds *one* piece of the sum, whole. That is a *reduce-scatter*. In $p - 1$ more steps the
+# whole pieces go round once: an *all-gather*. Each step moves a piece of $b/p$ bytes over each link:
 #
 # $$
 # \text{bytes a link} = 2\,(p - 1)\,\frac{b}{p} .
@@ -232,21 +237,25 @@ for p in (2, 3, 5, 8):
 
 # %% [markdown]
 # A message costs a start-up time $\alpha$ and a time $\beta$ for each byte. The ring takes $2(p-1)$
-# messages in a row; a binary tree, up with sums and down with results, takes $2\log_2 p$ messages,
-# each of all $b$ bytes:
+# messages in a row. A binary tree over $p = 2^k$ processes, up with sums and down with results, takes
+# $2\log_2 p$ messages in a row, each of all $b$ bytes:
 #
 # $$
-# t_{\text{ring}} = 2(p-1)\Big(\alpha + \frac{b}{p}\beta\Big), \qquad
-# t_{\text{tree}} = 2 \log_2 p\,(\alpha + b\,\beta) .
+# \begin{aligned}
+# t_{\text{ring}} &= 2(p-1)\Big(\alpha + \frac{b}{p}\beta\Big), \\
+# t_{\text{tree}} &= 2 \log_2 p\,(\alpha + b\,\beta) .
+# \end{aligned}
 # $$ (def-scaling-out-time)
 #
-# They are equal at
+# The ring has more messages, the tree more bytes. Bring the terms with $\alpha$ to one side and those
+# with $b$ to the other: for $p > 2$ the two are equal at
 #
 # $$
 # b^* = \frac{\alpha}{\beta}\;\frac{(p - 1) - \log_2 p}{\log_2 p - (p-1)/p} ,
 # $$ (eq-scaling-out-crossing)
 #
-# the tree is faster below, the ring above ({numref}`fig-scaling-out-ring`).
+# the tree is faster below, the ring above. With the $\alpha$ and $\beta$ that the code assumes, and
+# 64 processes, that is at {glue:text}`scaling-crossing:.1f` MB ({numref}`fig-scaling-out-ring`).
 
 
 # %%
@@ -265,6 +274,8 @@ for p in (4, 64, 1024):
     crossing = ALPHA / BETA * ((p - 1) - log) / (log - (p - 1) / p)
     ratio = t_ring(crossing, p, ALPHA, BETA) / t_tree(crossing, p, ALPHA, BETA)
     check("eq-scaling-out-crossing", ratio, 1.0)
+    if p == 64:
+        glue("scaling-crossing", crossing / 1e6)
 
 # %% tags=["hide-input"]
 fig, ax = plt.subplots(figsize=(4.6, 3.2))
@@ -294,10 +305,12 @@ show_figure(
 )
 
 # %% [markdown]
-# Real machines have two kinds of wires: fast ones inside a node, slow ones between nodes. Let
-# each of $k$ nodes have $q$ of the $p = qk$ processes. First the $q$ reduce-scatter among
-# themselves, so that each has a $q$-th of the node's sum. Then each all-reduces its piece with
-# its likes in the other nodes; at last the $q$ gather. A link inside and a link between carry
+# Real machines have two kinds of wires: fast ones inside a node, slow ones between nodes. Let each
+# of $k$ nodes have $q$ of the $p = qk$ processes. First the $q$ reduce-scatter among themselves, so
+# that each has a $q$-th of the node's sum. Then each all-reduces its piece with the processes that
+# hold the same piece in the other nodes; at last the $q$ of a node gather. By
+# {eq}`eq-scaling-out-ring`, once with $q$ processes and once with $k$, a process sends inside its
+# node and to others
 #
 # $$
 # \begin{gathered}
@@ -307,7 +320,8 @@ show_figure(
 # \end{gathered}
 # $$ (eq-scaling-out-two-levels)
 #
-# What a process sends is what it sends in one ring. But only a $q$-th of it takes the slow road.
+# Together that is what it sends in one ring. But what takes the slow road is a $q$-th of what a ring
+# over the $k$ nodes alone would send.
 
 
 # %%
@@ -340,14 +354,17 @@ for q, k in ((2, 3), (4, 2), (3, 1), (1, 4)):
     check("together they are one ring's", inside + between, one_ring)
 
 # %% [markdown]
-# Gradients are long vectors. DDP packs them into *buckets* of some megabytes, long enough for the
-# ring, and sends a bucket as soon as its gradients are there: while the backward pass computes the
-# next ones, the last travel. Step 9 says when that hides them.
+# Gradients are long vectors. PyTorch's `DistributedDataParallel` (DDP), where every process holds the
+# whole model, packs them into *buckets* of some megabytes, long enough for the ring, and sends a
+# bucket as soon as its gradients are there: while the backward pass computes the next ones, the last
+# travel. Step 9 says when that hides them.
 #
 # ### Step 3. In which order? When bits agree
 #
 # Addition of floating-point numbers is commutative: $a + b$ and $b + a$ are the same bits. It is
-# not associative. For $p = 2$ there is only one sum, $g_0 + g_1$, and both orders of it agree:
+# not associative. Write $\operatorname{fl}(x)$ for the floating-point number nearest to $x$, which
+# is what a processor returns. For $p = 2$ there is only one sum, $g_0 + g_1$, and both orders of it
+# agree:
 #
 # $$
 # \operatorname{fl}(g_0 + g_1) = \operatorname{fl}(g_1 + g_0) .
@@ -376,10 +393,12 @@ glue("scaling-differ-by", (first - second).abs().max() * 1e16)
 # ### Step 4. Who keeps what: ZeRO
 #
 # *Data parallelism* need not mean that all keep all. With Adam in mixed precision a parameter has
-# 2 bytes of weight, 2 of gradient, and 12 of optimizer: the float32 master weight and two
-# moments. Under DDP each process keeps all 16. ZeRO keeps in each process one *shard*, a $p$-th:
-# of the optimizer (stage 1), of the gradients too (stage 2), of the weights too (stage 3, which
-# FSDP is):
+# 2 bytes of weight, 2 of gradient, and 12 of optimizer: a copy of the weight in float32, the
+# *master*, and two moments, of four bytes each. (Step 6 says what the master is for.) Under DDP each
+# process keeps all 16. ZeRO, the *zero redundancy optimizer* {cite}`rajbhandari2020`, keeps in each
+# process one *shard*, a $p$-th: of the optimizer (stage 1), of the gradients too (stage 2), of the
+# weights too (stage 3; PyTorch's `FullyShardedDataParallel`, FSDP, is that stage). At stage $s$ a
+# process keeps $M_s$ bytes:
 #
 # $$
 # \begin{aligned}
@@ -388,12 +407,15 @@ glue("scaling-differ-by", (first - second).abs().max() * 1e16)
 # \end{aligned}
 # $$ (eq-scaling-out-memory)
 #
-# Stages 1 and 2 send what DDP sends: a reduce-scatter of gradients, an all-gather of weights. Stage
-# 3 gathers the weights twice, for the forward and for the backward pass, and scatters gradients:
-# three passes of $(p-1)/p$ and not two,
+# What does that cost on the wire? A process that updates one shard needs the sum of that shard's
+# gradients only: a reduce-scatter. Then all need the new weights: an all-gather. Together they are
+# the all-reduce of DDP, so stages 1 and 2 send what DDP sends. Stage 3 throws the others' weights
+# away after use, so it gathers them twice, for the forward and for the backward pass, and scatters
+# gradients: three passes of $(p-1)/p$ and not two. With $b_s$ for the bytes a process sends at stage
+# $s$,
 #
 # $$
-# \frac{C_3}{C_0} = \frac{3 (p-1)/p}{2 (p-1)/p} = \frac32 .
+# \frac{b_3}{b_0} = \frac{3 (p-1)/p}{2 (p-1)/p} = \frac32 .
 # $$ (eq-scaling-out-traffic)
 
 
@@ -412,8 +434,10 @@ for p in (1, 2, 64):
     check(
         "eq-scaling-out-memory", [bytes_each(1, p, s) for s in range(4)], formula
     )
-_, both = ring([[0] * 8] * 8)
-check("eq-scaling-out-traffic", (both + both / 2) / both, 1.5)
+vectors = [[0] * 8 for _ in range(8)]
+_, messages = ring(vectors)  # stage 0
+stage_3 = all_gather(vectors) + all_gather(vectors) + reduce_scatter(vectors)
+check("eq-scaling-out-traffic", stage_3 / messages, 1.5)
 
 # %% [markdown]
 # Move the number of parameters, and read what a process keeps.
@@ -475,13 +499,17 @@ show_figure(
 #
 # The backward pass needs what the forward pass computed. Keep only each $k$-th of $L$ layers'
 # inputs, and compute the $k$ layers in between again when they are needed. Alive at one time are
-# $L/k$ inputs and $k$ layers:
+# $L/k$ inputs and $k$ layers. Say that a layer keeps as much as its input is, and count in that unit.
+# The derivative $-L/k^2 + 1$ is zero at $k = \sqrt{L}$:
 #
 # $$
-# A(k) = \frac{L}{k} + k, \qquad \min_k A = 2\sqrt{L} \;\text{ at }\; k = \sqrt{L} .
+# \begin{gathered}
+# A(k) = \frac{L}{k} + k, \\
+# \min_k A = 2\sqrt{L} \;\text{ at }\; k = \sqrt{L} .
+# \end{gathered}
 # $$ (eq-scaling-out-root)
 #
-# The price is one more forward pass.
+# A hundred layers need the memory of twenty. The price is one more forward pass.
 
 # %%
 for L in (16, 64, 144):
@@ -544,14 +572,15 @@ show_figure(
 #
 # ### Step 6. Mixed precision keeps a master
 #
-# bfloat16 has 8 significant bits. Near 1 its numbers below are $2^{-8}$ apart, and an update of
-# less than half of that is lost:
+# *Mixed precision* computes in bfloat16, in half the bytes. But bfloat16 has 8 significant bits.
+# Just below 1 its numbers are $2^{-8}$ apart, and rounding, $\operatorname{bf16}$, goes to the
+# nearest. So an update $u$ of less than half of that is lost:
 #
 # $$
 # \operatorname{bf16}(1 - u) = 1 \quad\text{for } 0 \le u < 2^{-9} .
 # $$ (eq-scaling-out-lost)
 #
-# So the weights are kept in float32, and only computed with in bfloat16.
+# So the weights are kept in float32, where updates add up, and only computed with in bfloat16.
 
 # %%
 u = 2.0**-9
@@ -568,8 +597,9 @@ check("all thousand are lost", low.item(), 1.0)
 # ### Step 7. Cut the matrices: tensor parallelism
 #
 # A layer may be too large for one GPU, or the batch too small for many copies. Then the matrices
-# themselves are cut {cite}`shoeybi2019`. Take the feed-forward layer, $\varphi(XA)\,B$. Cut $A$
-# into $t$ blocks of *columns*, $A = [A_1 \dots A_t]$, and $B$ into the same blocks of *rows*. The
+# themselves are cut {cite}`shoeybi2019`. Take the feed-forward layer, $\varphi(XA)\,B$, with inputs
+# $X$, two matrices $A$ and $B$, and an activation $\varphi$ in between. Cut $A$ into $t$ blocks of
+# *columns*, $A = [A_1 \dots A_t]$, and $B$ into the same blocks of *rows*, $B_j$. The
 # activation is taken number by number, so it does not mind the cut, and a product over a cut
 # index is a sum over the parts:
 #
@@ -585,21 +615,25 @@ check("all thousand are lost", low.item(), 1.0)
 # $$ (eq-scaling-out-heads)
 #
 # and a process takes $h/t$ of the terms. Backward the same happens at the other end. Every part
-# has read the same $X$, so its gradient is a sum over parts too. With $G$ the gradient of the
-# output,
+# has read the same $X$, so its gradient is a sum over parts too. With $G$ the gradient of the loss
+# $\ell$ with respect to the output, and $\odot$ the product number by number,
 #
 # $$
 # \frac{\partial \ell}{\partial X} = \sum_{j=1}^{t}
 # \big( \varphi'(XA_j) \odot G B_j^\top \big)\, A_j^\top ,
 # $$ (eq-scaling-out-tensor-gradient)
 #
-# which is another all-reduce, while the gradients of $A_j$ and $B_j$ stay where they are. So a
-# layer takes two all-reduces forward and two backward, each of the $Bnd$ numbers of a batch's
-# activations. In half precision a process sends for each layer
+# which is another all-reduce, while the gradients of $A_j$ and $B_j$ stay where they are. A layer has
+# attention and a feed-forward layer, so it takes two all-reduces forward and two backward. Each is
+# of the activations of a batch. Let $B$ be a number again, that of the sequences in it, of $n$ tokens
+# with $d$ features: $B\,n\,d$ numbers, of two bytes in half precision. Four all-reduces, each of
+# $2\,(t-1)/t$ times its bytes by {eq}`eq-scaling-out-ring`: a process sends for each layer
 #
 # $$
-# b_{\text{tensor}} = 4 \cdot 2\,\frac{t-1}{t} \cdot 2\,B\,n\,d
-# = 16\,\frac{t-1}{t}\,B\,n\,d \ \text{ bytes}.
+# \begin{aligned}
+# b_{\text{tensor}} &= 4 \cdot 2\,\frac{t-1}{t} \cdot 2\,B\,n\,d \\
+# &= 16\,\frac{t-1}{t}\,B\,n\,d \ \text{ bytes}.
+# \end{aligned}
 # $$ (eq-scaling-out-tensor-bytes)
 #
 # Let us cut one of the book's layers, and put in the two edges: where parts begin to read, and
@@ -759,14 +793,17 @@ glue("scaling-rows-first", gap.detach())
 #
 # ### Step 8. Cut the layers: the pipeline's bubble
 #
-# Where layers lie in $p$ processes one after the other, a batch in $m$ parts goes through like cars
-# through a factory. Of $m + p - 1$ ticks each stage works $m$:
+# Now let the layers lie in $p$ processes one after the other: $p$ *stages*. Passed on whole, a batch
+# would keep one of them busy and the others waiting. So it is cut into $m$ parts, which go through
+# like cars through a factory, one a tick and stage. The last part goes in at tick $m$ and has $p - 1$
+# stages more before it. Of these $m + p - 1$ ticks each stage works $m$:
 #
 # $$
 # \text{idle share} = \frac{p - 1}{m + p - 1} .
 # $$ (eq-scaling-out-bubble)
 #
-# As a share of the time in which a stage works it is $(p-1)/m$ {cite}`narayanan2021`. A stage
+# The backward pass goes the other way with the same share. Against the time in which a stage works
+# the idle time is $(p-1)/m$ {cite}`narayanan2021`: more parts, less idle. A stage
 # sends the next one its activations, $2\,B n d$ bytes for a whole batch, once and not four times
 # a layer: little.
 
@@ -842,10 +879,11 @@ show_figure(
 )
 
 # %% [markdown]
-# {numref}`fig-scaling-out-overlap` shows both cases. When is $s \le c$? Say a bucket holds
-# $\Psi_k$ parameters. A GPU that does $F$ operations a second needs $4\,\Psi_k$ operations for
-# each of its $\tau$ tokens, and sends $2 \cdot 2\Psi_k (D-1)/D$ bytes. Parameters cancel, and so
-# does the size of the bucket:
+# {numref}`fig-scaling-out-overlap` shows both cases. When is $s \le c$? Say a bucket holds $\Psi_k$
+# parameters. Backward a parameter takes four operations a token (chapter 21): a GPU that does $F$
+# operations a second needs $4\,\Psi_k$ of them for each of its $\tau$ tokens. And over $D$ copies
+# it sends $2 (D-1)/D$ times the $2\,\Psi_k$ bytes of the bucket's gradients, $\beta$ seconds each
+# (with $\alpha$ left out). Parameters cancel, and so does the size of the bucket:
 #
 # $$
 # \begin{gathered}
@@ -870,17 +908,22 @@ for factor, hides in ((0.5, False), (0.99, False), (1.01, True), (2.0, True)):
         only_one_shows = abs(last[-1] - 32 * c - s) < 1e-9 * s
         check("eq-scaling-out-hidden", only_one_shows == hides)
 glue("scaling-tokens-between", f"{F / cluster.between:,.0f}")
+glue("scaling-tokens-used", cluster.used)
 glue("scaling-tokens-inside", f"{F / cluster.inside:,.0f}")
 
 # %% [markdown]
-# With an H100's data sheet, {glue:text}`scaling-tokens-between` tokens if all goes over a network
-# link of its own, and {glue:text}`scaling-tokens-inside` inside a node.
+# How many are enough? With an H100's data sheet, if products reach
+# {glue:text}`scaling-tokens-used:.1f` of its peak (an assumption) and $D$ is large:
+# {glue:text}`scaling-tokens-between` tokens where all goes over a network link of its own, and
+# {glue:text}`scaling-tokens-inside` inside a node.
 #
 # ### Step 10. How often to save
 #
-# A save takes $\delta$ seconds, a failure comes every $M$ seconds. Saving every $\Delta$ seconds
-# costs the share $\delta/\Delta$; a failure costs half an interval, $\Delta/2$, every $M$ seconds.
-# The sum is least where the derivative $-\delta/\Delta^2 + 1/(2M)$ is zero:
+# Of many GPUs some often fail, and then all go back to the last checkpoint. A save takes $\delta$
+# seconds, a failure comes every $M$ seconds. Saving every $\Delta$ seconds costs the share
+# $\delta/\Delta$ of the time. A failure costs on average half an interval, that is $\Delta/2$ every
+# $M$ seconds. The sum $\delta/\Delta + \Delta/(2M)$ is least where its derivative
+# $-\delta/\Delta^2 + 1/(2M)$ is zero:
 #
 # $$
 # \Delta^* = \sqrt{2\,\delta M} .
@@ -915,10 +958,13 @@ rates = {f: simulated(f * best) for f in (0.2, 1.0, 5.0)}
 check("a fifth as often or five times as often is worse",
       rates[1.0] < min(rates[0.2], rates[5.0]))  # fmt: skip
 glue("scaling-interval", best / 60)
+glue("scaling-interval-lost", 100 * lost_share(best, delta, M))
 
 # %% [markdown]
-# For a save of half a minute and a failure every six hours that is every
-# {glue:text}`scaling-interval:.0f` minutes.
+# For a save of half a minute and a failure every six hours, both assumed, that is every
+# {glue:text}`scaling-interval:.0f` minutes, and {glue:text}`scaling-interval-lost:.0f` % of the
+# time is lost. The formula is a first estimate: it holds while a save is short against the time
+# between failures {cite}`daly2006`.
 
 # %% [markdown]
 # ## From scratch
@@ -945,7 +991,8 @@ check(
 # ## The library function
 #
 # `lib.training.fit` is the same loop for one process and for many. What makes a model parallel is
-# `parallelize`: DDP or FSDP2, both torch's own engines, told to add and not to average.
+# `parallelize`: DDP, or FSDP2, the newer of torch's two versions of FSDP. Both are torch's own
+# engines, told to add and not to average.
 #
 # ```{lib-source} lib.distributed.parallelize
 # ```
@@ -1051,7 +1098,8 @@ show_figure(
 #
 # :::{admonition} Our remark
 # :class: remark
-# torchrun keeps one store for all its starts. A process that was killed leaves its address there,
+# torchrun keeps one store, where processes find each other, for all its starts. A process that was
+# killed leaves its address there,
 # and its successor may be looked for at the old one: many of our restarts failed so, with
 # “connection refused”, until `processes` gave each start a room of its own, by a prefix. A
 # restart that was tried once has not been tested.
@@ -1076,48 +1124,56 @@ for name, arm in arms.items():
 # %% [markdown]
 # ## Thousands of GPUs, on paper
 #
-# Now all of it at once. $G = D\,t\,p$ GPUs hold $D$ copies of a model; each copy has its layers
-# in $p$ stages and its matrices in $t$ parts. A GPU keeps $\Psi$ parameters, about $N/(tp)$, and
-# computes $L/p$ layers. One of $m$ micro-batches has
+# Now all of it at once. Here $G$ is a number of GPUs, and $p$ one of stages. $G = D\,t\,p$ GPUs hold
+# $D$ copies of a model; each copy has its $L$ layers in $p$ stages and its matrices in $t$ parts. A
+# GPU keeps $\psi$ parameters, about $\Psi/(tp)$, and computes $L/p$ layers. A copy's share of the
+# batch, $B/D$ sequences of $n$ tokens, goes through in $m$ micro-batches. One of them has
 #
 # $$
 # \tau = \frac{B\,n}{D\,m} \ \text{ tokens}, \qquad G = D\,t\,p .
 # $$ (def-scaling-out-plan)
 #
-# From steps 2, 4, 7 and 8 follow the bytes that a GPU sends in a step, here for $p > 2$ and a stage
-# of ZeRO below two. A layer takes $r = 4$ all-reduces, or $6$ if it is computed again in the
-# backward pass, as in step 5, for then its two forward sums come twice:
+# From steps 2, 4, 7 and 8 follow the bytes that a GPU sends in a step, here for a stage of ZeRO below
+# two. A layer takes $a = 4$ all-reduces, or $6$ if it is computed again in the backward pass, as in
+# step 5, for then its two forward sums come twice. Each sends $2\,(t-1)/t$ times its bytes, two a
+# number. A stage in the middle ($p > 2$) sends activations on and gradients back. Gradients of
+# parameters are summed once a step:
 #
 # $$
 # \begin{aligned}
-# b_{\text{tensor}} &= 4\,r\,\frac{t-1}{t}\;\frac{L}{p}\, m\,\tau\, d, \\
+# b_{\text{tensor}} &= 4\,a\,\frac{t-1}{t}\;\frac{L}{p}\, m\,\tau\, d, \\
 # b_{\text{pipeline}} &= 4\, m\,\tau\, d, \\
-# b_{\text{data}} &= 4\,\frac{D-1}{D}\,\Psi .
+# b_{\text{data}} &= 4\,\frac{D-1}{D}\,\psi .
 # \end{aligned}
 # $$ (eq-scaling-out-sent)
 #
-# Computation waits for the first two, so they count as work, and the bubble stretches both. The
-# third travels beside the backward pass of the last micro-batch. With $C$ operations that the model
-# needs, and $C_+$ that are done, $\tfrac43 C$ if all layers are computed again,
+# Divided by the speed of the wire that they take, and with $\alpha$ for each message, these are the
+# seconds $T_{\text{tensor}}$ and $T_{\text{pipeline}}$. Computation waits for both, so they count as
+# work, and the bubble stretches all three. Gradients travel beside the backward pass of the last
+# micro-batch; what of them shows behind it is $T_{\text{shows}}$, as in step 9. With $C$ operations
+# that the model needs for a batch, and $C_+$ that are done, $\tfrac43 C$ if all layers are computed
+# again, a step takes $T$ seconds:
 #
 # $$
-# \begin{gathered}
-# T = \Big(\frac{C_+}{G F} + T_{\text{tensor}} + T_{\text{pipeline}}\Big)
-# \Big(1 + \frac{p-1}{m}\Big) + T_{\text{shows}}, \\
-# E = \frac{C}{G\,F\;T} .
-# \end{gathered}
+# \begin{aligned}
+# T &= \Big(\frac{C_+}{G F} + T_{\text{tensor}} + T_{\text{pipeline}}\Big)
+# \Big(1 + \frac{p-1}{m}\Big) \\
+# &\quad {} + T_{\text{shows}}, \\
+# E &= \frac{C}{G\,F\;T} .
+# \end{aligned}
 # $$ (eq-scaling-out-step)
 #
 # $E$ is the *efficiency*: which part of a step the products alone would take. If all is copies
-# ($t = p = 1$) and nothing is hidden, computation falls as $1/D$ and traffic does not. They are
-# equal, and $E = \tfrac12$, at
+# ($t = p = 1$, so $G = D$) and nothing is hidden, a step computes for $6\,\Psi B n/(G F)$ seconds
+# (chapter 21) and sends for $4\,\Psi\,\beta\,(G-1)/G$. The first falls as $1/G$, the second does not.
+# Multiply both by $G$: they are equal, and $E = \tfrac12$, at
 #
 # $$
 # G_{1/2} = 1 + \frac{3}{2}\,\frac{B\,n}{F\,\beta} ,
 # $$ (eq-scaling-out-half)
 #
-# if $C = 6\,\Psi B n$. The model cancels once more: what decides is the batch in tokens, against
-# the tokens that hide a byte.
+# The model cancels once more: what decides is the batch in tokens, against the $F\beta$ tokens that
+# hide the gradients of one GPU.
 
 # %%
 plan = Plan(
@@ -1218,21 +1274,21 @@ glue("scaling-plan-bubble", 100 * seconds["bubble"] / seconds["overlapped"])
 glue("scaling-plan-must", low)
 
 # %% [markdown]
-# The plan is the one that {cite:t}`narayanan2021` ran: the sizes are of its Table 1, as the script of
-# that table in the released code has them. It gives {glue:text}`scaling-plan-size` billion
+# The plan is the one that {cite:t}`narayanan2021` ran: the sizes are of its Table 1, as the script
+# of that table in the released code has them. It gives {glue:text}`scaling-plan-size` billion
 # parameters. If products reach {glue:text}`scaling-plan-used:.1f` of the peak, a step takes
-# {glue:text}`scaling-plan-step:.0f` s; {glue:text}`scaling-plan-tensor:.0f` % of it are all-reduces of
-# cut matrices, {glue:text}`scaling-plan-bubble:.0f` % bubble, and
-# {glue:text}`scaling-plan-utilisation:.0f` % of the peak are used, with what is done again counted, as
-# the paper counts. The paper measured 52 %. Turned round: for that, by this arithmetic, products must
-# reach {glue:text}`scaling-plan-must:.2f` of the peak while they run. That is a number that can be
-# measured on one GPU, before thousands are rented.
+# {glue:text}`scaling-plan-step:.0f` s; {glue:text}`scaling-plan-tensor:.0f` % of it are all-reduces
+# of cut matrices, {glue:text}`scaling-plan-bubble:.0f` % bubble, and
+# {glue:text}`scaling-plan-utilisation:.0f` % of the peak are used, with what is done again counted,
+# as the paper counts. The paper measured 52 %. Turned round: for that, by this arithmetic, products
+# must reach {glue:text}`scaling-plan-must:.2f` of the peak while they run. That is a number that
+# can be measured on one GPU, before thousands are rented.
 #
 # :::{admonition} The paper says
 # :class: paper
-# {cite:t}`narayanan2021` (abstract): a trillion parameters at 502 petaFLOP/s on 3072 GPUs, 52 % of the
-# peak of each. A schedule with more than one piece of the model a stage, *interleaved*, makes the
-# bubble smaller, for more messages (§2.2.2).
+# {cite:t}`narayanan2021` (abstract): a trillion parameters at 502 petaFLOP/s on 3072 GPUs, 52 % of
+# the peak of each. A schedule with more than one piece of the model a stage, *interleaved*, makes
+# the bubble smaller, for more messages (§2.2.2).
 # :::
 #
 # And $G_{1/2}$, for the default cluster, that of an H100's data sheet:
@@ -1255,8 +1311,8 @@ glue("scaling-length", f"{length:,}")
 # {glue:text}`scaling-half` GPUs.
 #
 # How many GPUs are worth it? For this batch, and a GPT of seven billion parameters, we take for each
-# number of GPUs and each way to cut the best plan that fits into memory: so many micro-batches, and
-# layers kept or computed again.
+# number of GPUs and each way to cut the best plan that fits into memory. What is left to choose are
+# the number of micro-batches, and whether layers are kept or computed again.
 
 
 # %%
@@ -1502,7 +1558,7 @@ catches(
 
 # %% [markdown]
 # **Fix:** add it once, behind the sum.
-
+#
 # | Said | True | Source |
 # |---|---|---|
 # | more processes train the same model, only faster | a larger batch is another run: fewer steps, other noise; only the same batch in parts is the same model | {eq}`eq-scaling-out-gradient` |

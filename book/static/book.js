@@ -12,7 +12,20 @@ function name(box) {
   return "Table, scrolls sideways";
 }
 
+// On a phone a formula that is a little too wide is set smaller; below this it scrolls instead.
+const SMALLEST = 0.85;
+
+function fit() {
+  for (const formula of document.querySelectorAll("div.math > mjx-container[display='true']")) {
+    formula.style.removeProperty("--fit");
+    if (!matchMedia("(max-width: 600px)").matches) continue;
+    const share = formula.clientWidth / formula.scrollWidth;
+    if (share < 1) formula.style.setProperty("--fit", Math.max(SMALLEST, Math.floor(1000 * share) / 1000));
+  }
+}
+
 function markScrollable() {
+  fit();
   for (const formula of document.querySelectorAll("p mjx-container, li mjx-container, td mjx-container, dd mjx-container")) {
     if (formula.getAttribute("display") === "true" || formula.closest("table")) continue;
     const room = formula.closest("p, li, dd")?.clientWidth ?? 0;

@@ -19,6 +19,7 @@ from book._ext.bookext import ahead, citations, config, export, libsource, numbe
 from book._ext.bookext.book import Planned, Repository, chapter_number, minutes, notebook_path
 from book._ext.bookext.dependencies import chapter_state, dependencies
 from book._ext.bookext.inline import parse_inline
+from book._ext.bookext.ledger import SHORT, _short
 from book._ext.bookext.punctuation import keep_together
 
 ROOT = Path(__file__).parents[2]
@@ -512,3 +513,23 @@ def test_the_setup_cell_is_python_and_names_the_configured_repository():
     compile(code, "setup", "exec")
     assert '"https://github.com/owner/name.git"' in code
     assert '"--branch", "trunk"' in code
+
+
+@pytest.mark.parametrize(
+    ("latex", "line"),
+    [
+        ("a = b .", "a = b"),
+        ("\\begin{aligned}\n& a + b \\\\\n& \\quad = c .\n\\end{aligned}", "a + b = c"),
+        ("\\begin{aligned}\na = {} & b \\\\\n& \\quad {} + c ,\n\\end{aligned}", "a = b + c"),
+        ("\\begin{gathered}\na = b, \\\\\nc = d .\n\\end{gathered}", r"a = b, \quad c = d"),
+        (r"\begin{gathered} a \\ \text{if } b \end{gathered}", r"a \quad \text{if } b"),
+        (r"\begin{gathered} a \\ \Longrightarrow\quad b \end{gathered}",
+         r"a \quad \Longrightarrow\quad b"),
+        (r"\begin{alignedat}{2} a &= b \\ &\le c \end{alignedat}", r"a = b \le c"),
+        (r"\begin{aligned} a &= b \\ c &= d \end{aligned}", None),  # nothing is between the two
+        (r"a = \begin{cases} 1 \\ 2 \end{cases}", None),
+        ("a" * (SHORT + 1), None),
+    ],
+)  # fmt: skip
+def test_the_ledger_shows_in_one_line_what_goes_into_one(latex, line):
+    assert _short(latex) == line

@@ -141,12 +141,25 @@ def test_the_code_of_lib_needs_no_scrolling_on_a_laptop(day):
 def test_the_tables_of_the_back_matter_need_no_scrolling_on_a_phone(day, resized):
     page, tab, _ = day
     resized(360)
+    tables = "table:is(.notation, .benchmarks, .model-cards, .model-card)"
     over = tab.evaluate(
-        """[...document.querySelectorAll('table:is(.notation, .benchmarks, .model-cards)')]
+        f"""[...document.querySelectorAll('{tables}')]
           .map(e => e.scrollWidth - e.parentElement.clientWidth)"""
     )
-    assert bool(over) == (page in {f"book/{name}.html" for name in BACK_MATTER_TABLES})
+    back_matter = page in {f"book/{name}.html" for name in BACK_MATTER_TABLES}
+    assert bool(over) == (back_matter or page.startswith("book/cards/"))
     assert max(over, default=0) <= 1
+
+
+def test_formulas_need_no_scrolling_on_a_phone(day, resized):
+    page, tab, _ = day
+    resized(360)
+    over = tab.evaluate(
+        """[...document.querySelectorAll("div.math > mjx-container[display='true']")]
+          .map(e => [e.scrollWidth - e.clientWidth, e.parentElement.id, e.textContent])"""
+    )
+    assert bool(over) == page.startswith("chapters/")
+    assert [formula for formula in over if formula[0] > 1] == []
 
 
 def test_no_line_begins_with_the_full_stop_of_a_formula(day, resized):

@@ -114,10 +114,26 @@ def complain(app: Sphinx, env: BuildEnvironment) -> None:
             )
 
 
+LINES = r"\\(?:begin|end)\{(?:aligned|alignedat|gathered|split)\}(?:\{\d\})?"
+# What goes on in the next line: a relation or a sum; a condition or a conclusion stands apart.
+CONTINUES = r"[=<>+-]|\\(?:le|ge|approx|to|in|cap|cdot|longrightarrow)\b"
+APART = r"\\(?:text|iff|Rightarrow|Longrightarrow|Longleftrightarrow)\b"
+
+
 def _short(latex: str) -> str | None:
-    latex = re.sub(r"\\begin\{(aligned|split)\}|\\end\{(aligned|split)\}|&", "", latex)
-    latex = " ".join(latex.split()).rstrip(".,:; ").replace(r"\qquad", r"\quad")
-    return latex if len(latex) <= SHORT and r"\\" not in latex and "\\begin" not in latex else None
+    """A formula in one line, if it goes into one; a break of lines on a phone is none here."""
+    latex = re.sub(LINES, "", latex).replace(r"\qquad", r"\quad").replace("{} &", "&")
+    first, *others = re.split(r"\s*\\\\\s*", latex.strip())
+    for line in others:
+        line = re.sub(r"^(?:&|\\quad\b|\{\}|\s)+", "", line)
+        if first.endswith(",") or re.match(APART, line):
+            first += rf" \quad {line}"
+        elif re.match(CONTINUES, line):
+            first += f" {line}"
+        else:
+            return None
+    latex = " ".join(first.replace("&", "").split()).rstrip(".,:; ")
+    return latex if len(latex) <= SHORT and "\\begin" not in latex else None
 
 
 def _measured(check: Check) -> str:

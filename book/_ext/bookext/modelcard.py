@@ -208,6 +208,13 @@ def cards_text(root: Path, chapters: Collection[str]) -> str:
     return "\n".join(text) + "\n"
 
 
+def classed(parts: list[nodes.Node], name: str) -> list[nodes.Node]:
+    """The same nodes, with every table in them of a class that the style sheet knows."""
+    for table in (table for part in parts for table in part.findall(nodes.table)):
+        table["classes"].append(name)
+    return parts
+
+
 class ModelCard(SphinxDirective):
     """One family."""
 
@@ -222,9 +229,10 @@ class ModelCard(SphinxDirective):
         card = cards[family]
         for path in (CARDS, PARITY, LAYOUTS, card.path):
             self.env.note_dependency(path)
-        return self.parse_text_to_nodes(
+        parts = self.parse_text_to_nodes(
             card_text(root, card, self.env.found_docs), allow_section_headings=True
         )
+        return classed(parts, "model-card")
 
 
 class ModelCards(SphinxDirective):
@@ -235,9 +243,7 @@ class ModelCards(SphinxDirective):
         for path in (CARDS, PARITY, *(card.path for card in read_cards(root).values())):
             self.env.note_dependency(path)
         parts = self.parse_text_to_nodes(cards_text(root, self.env.found_docs))
-        for table in (table for part in parts for table in part.findall(nodes.table)):
-            table["classes"].append("model-cards")
-        return parts
+        return classed(parts, "model-cards")
 
 
 def setup(app: Sphinx) -> None:
