@@ -1244,16 +1244,13 @@ bytes_of = {
     name: [row[name]["both_bytes"] for row in rows if name in row]
     for name in ("lib", "official", "dense")
 }
-more = [a / b for a, b in zip(*map(bytes_of.get, ("dense", "lib")))]
-glue("window-dense-memory", more[-1])
-glue("window-dense-memory-first", 1 / more[0])
-# from one length to its double the peak grows by what its new tokens need
-by_token = [
-    (b - a) / row["n"]
-    for a, b, row in zip(bytes_of["lib"], bytes_of["lib"][1:], rows)
-]
-glue("window-bytes-by-token", f"{by_token[-1]:,.0f}")
-glue("window-bytes-fixed", (bytes_of["lib"][-1] - by_token[-1] * last["n"]) / 2**20)
+ours, all_pairs = bytes_of["lib"], bytes_of["dense"]
+glue("window-dense-memory", all_pairs[-1] / ours[len(all_pairs) - 1])
+glue("window-dense-memory-first", ours[0] / all_pairs[0])
+# from half the length to the last one the peak grows by what the new tokens need
+by_token = (ours[-1] - ours[-2]) / (last["n"] - rows[-2]["n"])
+glue("window-bytes-by-token", f"{by_token:,.0f}")
+glue("window-bytes-fixed", (ours[-1] - by_token * last["n"]) / 2**20)
 glue("window-dense-first", median(rows[0], "dense") / median(rows[0], "lib"))
 for key, row in {"first": rows[0], "middle": at_16k, "last": last}.items():
     glue(f"window-{key}-n", f"{row['n']:,}")
@@ -1267,8 +1264,10 @@ glue("window-spread", spread)
 glue("window-last-bytes", last["lib"]["both_bytes"] / 2**20)
 glue("window-last-table", 4 * 4 * last["n"] ** 2 / 2**30)
 check("time is about linear", exponent("lib", "both_seconds") < 1.3)
-check("official: memory is linear", exponent("official", "both_bytes"), 1.0, atol=0.05)
-check("a token more: three gradients of 4 · 64 floats", by_token[-1], 3 * 4 * 64 * 4, atol=30)
+three_gradients = 3 * 4 * 64 * 4  # of 4 heads, 64 features, 4 bytes
+check("a token more takes three gradients", by_token, three_gradients, atol=30)
+official = exponent("official", "both_bytes")
+check("official: memory is linear", official, 1.0, atol=0.05)
 check("all pairs: time is quadratic", exponent("dense", "both_seconds") > 1.7)
 check("all pairs: memory is linear too", exponent("dense", "both_bytes") < 1.1)
 
@@ -1298,11 +1297,12 @@ show_figure(
     name="fig-sliding-window-cost",
     caption="Forward and backward for $w = 256$, over the length, both axes "
     "logarithmic. Time: windows grow in proportion to the length, all pairs "
-    "twice as steeply. Memory: all three are lines of one slope, and the "
-    "fused kernel over all pairs is the lowest.",
+    "twice as steeply. Memory: the official code and the fused kernel over "
+    "all pairs are lines of slope one; the library's begins with the fixed "
+    "tables of one piece, is flatter, and ends below both.",
     alt="Two log-log charts over 1k to 32k tokens. Above, two lines for "
     "windows rise with slope one and one for all pairs with slope two. Below, "
-    "three parallel lines, official highest and all pairs lowest.",
+    "two parallel lines, and the library's, flatter, which ends lowest.",
 )
 
 # %% [markdown]
@@ -1310,28 +1310,31 @@ show_figure(
 # {glue:text}`window-time-dense:.2f`; with a window as $n^1$, measured
 # {glue:text}`window-time-lib:.2f`. At {glue:text}`window-middle-n` tokens the window is faster by a
 # factor of {glue:text}`window-dense-time:.0f`. The count of pairs alone would promise
-# {glue:text}`window-dense-pairs:.0f`: a third of what is computed is waste, and small products run
-# slower than large ones. At {glue:text}`window-first-n` tokens, four windows, a factor of
+# {glue:text}`window-dense-pairs:.0f`: a third of what is computed is waste, the backward pass
+# computes each piece once more, and small products run slower than large ones. At {glue:text}`window-first-n` tokens, four windows, a factor of
 # {glue:text}`window-dense-first:.1f` is left of it. Short texts gain little from windows.
 #
-# **Memory.** Here the honest result is the other one. The exponents are
-# {glue:text}`window-memory-lib:.2f` for the window, {glue:text}`window-memory-official:.2f` for the
-# official arithmetic and {glue:text}`window-memory-dense:.2f` for all pairs: linear, all three. And
-# full attention in a fused kernel takes *less* than the window, by a factor of
-# {glue:text}`window-dense-memory:.1f` at {glue:text}`window-middle-n` tokens, as it needs no padded
-# copies of keys and values. At {glue:text}`window-last-n` tokens the library's peak is
-# {glue:text}`window-last-bytes:.0f` MiB, where the tables of weights of four heads alone would take
-# {glue:text}`window-last-table:.0f` GiB. Compared with code that keeps these, the window saves
-# nearly all. Compared with a fused kernel it saves time only.
+# **Memory.** Here windows gain less than one would think. Full attention in a fused kernel keeps no
+# table either: its peak grows as $n^1$, measured {glue:text}`window-memory-dense:.2f`. That of the
+# library's window has two parts. One is fixed, about {glue:text}`window-bytes-fixed:.0f` MiB: what
+# one piece of the queries needs, as the backward pass goes piece by piece. The other grows, in the
+# end by {glue:text}`window-bytes-by-token` bytes a token: three gradients, each of $4 \cdot 64$
+# floats. So at {glue:text}`window-first-n` tokens the fused kernel over all pairs takes *less* than
+# the window, by a factor of {glue:text}`window-dense-memory-first:.1f`; at
+# {glue:text}`window-middle-n` it takes more, by one of {glue:text}`window-dense-memory:.1f`. At
+# {glue:text}`window-last-n` tokens the library's peak is {glue:text}`window-last-bytes:.0f` MiB,
+# where the tables of weights of four heads alone would take {glue:text}`window-last-table:.0f` GiB.
+# Compared with code that keeps these, the window saves nearly all. Compared with a fused kernel it
+# saves above all time.
 #
 # **Against the official arithmetic**, at {glue:text}`window-last-n` tokens, the blocks are faster
 # by a factor of {glue:text}`window-official-time:.1f` (official code grows as
 # {glue:text}`window-time-official:.2f`) and take less memory by one of
 # {glue:text}`window-official-memory:.1f`.
 #
-# How sure is that? Three repetitions, in CPU seconds, on a machine that was busy with other work.
-# Within one length and function they differ by a factor of up to {glue:text}`window-spread:.1f`, so the second
-# decimal of an exponent means nothing. Memory is counted, not timed, and is the same in every run.
+# How sure is that? Three repetitions, in CPU seconds, on a shared machine. Within one length and
+# function they differ by a factor of up to {glue:text}`window-spread:.1f`, so the second decimal of
+# an exponent means nothing. Memory is counted, not timed, and is the same in every run.
 
 # %% [markdown]
 # ## Folklore, set right

@@ -46,9 +46,21 @@ def test_the_recorded_file_holds_every_length(run):
 def test_what_is_kept_grows_with_n_and_not_with_its_square(run):
     rows = {row["n"]: row for row in recorded("sliding_window")["results"]["rows"]}
     for n, twice in zip(run.LENGTHS[1:], run.LENGTHS[2:], strict=False):
-        for name in ("lib", "official"):
-            ratio = rows[twice][name]["both_bytes"] / rows[n][name]["both_bytes"]
-            assert 1.8 < ratio < 2.2, (name, n)
+        ratios = {
+            name: rows[twice][name]["both_bytes"] / rows[n][name]["both_bytes"]
+            for name in ("lib", "official")
+        }
+        assert 1.8 < ratios["official"] < 2.2, n
+        assert ratios["lib"] < 2, n
+
+
+def test_a_token_more_is_three_gradients_more(run):
+    rows = {
+        row["n"]: row["lib"]["both_bytes"] for row in recorded("sliding_window")["results"]["rows"]
+    }
+    each = 3 * run.SIZES["heads"] * run.SIZES["features"] * 4
+    for n in (8192, 16384):  # beyond a few pieces
+        assert rows[2 * n] - rows[n] == pytest.approx(n * each, rel=0.01)
 
 
 def test_the_script_writes_what_is_recorded(tiny, tmp_path):
