@@ -208,11 +208,11 @@ def cards_text(root: Path, chapters: Collection[str]) -> str:
     return "\n".join(text) + "\n"
 
 
-def classed(parts: list[nodes.Node], name: str) -> list[nodes.Node]:
-    """The same nodes, with every table in them of a class that the style sheet knows."""
-    for table in (table for part in parts for table in part.findall(nodes.table)):
-        table["classes"].append(name)
-    return parts
+def class_tables(app: Sphinx, doctree: nodes.document) -> None:
+    """Give a card's tables a class. Its sections go to the page, past what the directive returns."""
+    if doctree.get("model-card"):
+        for table in doctree.findall(nodes.table):
+            table["classes"].append("model-card")
 
 
 class ModelCard(SphinxDirective):
@@ -229,10 +229,10 @@ class ModelCard(SphinxDirective):
         card = cards[family]
         for path in (CARDS, PARITY, LAYOUTS, card.path):
             self.env.note_dependency(path)
-        parts = self.parse_text_to_nodes(
+        self.state.document["model-card"] = True
+        return self.parse_text_to_nodes(
             card_text(root, card, self.env.found_docs), allow_section_headings=True
         )
-        return classed(parts, "model-card")
 
 
 class ModelCards(SphinxDirective):
@@ -243,9 +243,12 @@ class ModelCards(SphinxDirective):
         for path in (CARDS, PARITY, *(card.path for card in read_cards(root).values())):
             self.env.note_dependency(path)
         parts = self.parse_text_to_nodes(cards_text(root, self.env.found_docs))
-        return classed(parts, "model-cards")
+        for table in (table for part in parts for table in part.findall(nodes.table)):
+            table["classes"].append("model-cards")
+        return parts
 
 
 def setup(app: Sphinx) -> None:
     app.add_directive("model-card", ModelCard)
     app.add_directive("model-cards", ModelCards)
+    app.connect("doctree-read", class_tables)
