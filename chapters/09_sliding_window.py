@@ -1311,8 +1311,9 @@ show_figure(
 # {glue:text}`window-time-lib:.2f`. At {glue:text}`window-middle-n` tokens the window is faster by a
 # factor of {glue:text}`window-dense-time:.0f`. The count of pairs alone would promise
 # {glue:text}`window-dense-pairs:.0f`: a third of what is computed is waste, the backward pass
-# computes each piece once more, and small products run slower than large ones. At {glue:text}`window-first-n` tokens, four windows, a factor of
-# {glue:text}`window-dense-first:.1f` is left of it. Short texts gain little from windows.
+# computes each piece once more, and small products run slower than large ones. At
+# {glue:text}`window-first-n` tokens, four windows, a factor of {glue:text}`window-dense-first:.1f`
+# is left of it. Short texts gain little from windows.
 #
 # **Memory.** Here windows gain less than one would think. Full attention in a fused kernel keeps no
 # table either: its peak grows as $n^1$, measured {glue:text}`window-memory-dense:.2f`. That of the
