@@ -44,7 +44,7 @@ test: env ## run every test: the library, every chapter, mistakes to be noticed,
 bench: env ## measure the library beside others: DEVICE=cuda on a GPU, ONLY=lime for one of them
 	@mkdir -p _build
 	@BENCH_DEVICE='$(DEVICE)' $(python) -m pytest tests/benchmarks -q -k '$(ONLY)' \
-	  --benchmark-enable --benchmark-only --benchmark-columns=median,iqr,rounds \
+	  --dist=no --benchmark-enable --benchmark-only --benchmark-columns=median,iqr,rounds \
 	  --benchmark-json='_build/benchmarks-$(DEVICE).json'
 
 reproduce: book ## run the chapters a second time and compare with what the built book prints

@@ -123,6 +123,16 @@ def test_the_three_parts_of_make_test_leave_nothing_out():
     assert sorted(marked) == sorted(ROOT.glob(asked[1][-1]))
 
 
+def test_pytest_takes_the_options_of_make_bench():
+    recipe = run(["make", "--dry-run", "bench", "ONLY=lime"]).stdout.replace("\\\n", " ")
+    (call,) = (line for line in recipe.splitlines() if " -m pytest " in line)
+    words = shlex.split(call[call.index("-m pytest") :])
+    words = [word for word in words if not word.startswith("--benchmark-json")]  # nothing to write
+    result = run([sys.executable, *words, "--collect-only", "-p", "no:cacheprovider"])
+    assert result.returncode == 0, result.stderr
+    assert "test_explanations.py" in result.stdout
+
+
 def test_continuous_integration_calls_what_the_readme_calls():
     calls = [line for line in text_of(".ci/run").splitlines() if line.startswith("make ")]
     assert {"make book", "make test"} <= set(calls) <= set(commands("README.md"))
