@@ -209,7 +209,7 @@ def cards_text(root: Path, chapters: Collection[str]) -> str:
 
 
 def class_tables(app: Sphinx, doctree: nodes.document) -> None:
-    """Give a card's tables a class; the directive does not return its sections, the page has them."""
+    """Give a card's tables a class; its sections are not among the nodes that it returns."""
     if doctree.get("model-card"):
         for table in doctree.findall(nodes.table):
             table["classes"].append("model-card")
