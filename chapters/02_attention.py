@@ -1424,7 +1424,7 @@ scaling_gain = {
 glue("attention-gain-fast", scaling_gain[""])
 glue("attention-gain-slow", scaling_gain[", slow"])
 check("scaling matters at the high rate", scaling_gain[""] > 0.15)
-check("and less at the low one", scaling_gain[", slow"] < 0.75 * scaling_gain[""])
+check("and less at the low one", scaling_gain[", slow"] < scaling_gain[""] / 2)
 
 # %% tags=["hide-input"]
 fig, ax = plt.subplots(figsize=(4.3, 3.0))

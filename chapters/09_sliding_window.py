@@ -1264,6 +1264,7 @@ glue("window-spread", spread)
 glue("window-last-bytes", last["lib"]["both_bytes"] / 2**20)
 glue("window-last-table", 4 * 4 * last["n"] ** 2 / 2**30)
 check("time is about linear", exponent("lib", "both_seconds") < 1.3)
+check("memory: no faster than n", exponent("lib", "both_bytes") < 1.05)
 three_gradients = 3 * 4 * 64 * 4  # of 4 heads, 64 features, 4 bytes
 check("a token more takes three gradients", by_token, three_gradients, atol=30)
 official = exponent("official", "both_bytes")
