@@ -1297,12 +1297,12 @@ show_figure(
     fig,
     name="fig-sliding-window-cost",
     caption="Forward and backward for $w = 256$, over the length, both axes "
-    "logarithmic. Time: windows grow in proportion to the length, all pairs "
-    "twice as steeply. Memory: the official code and the fused kernel over "
+    "logarithmic. Time: the library's window grows as the length, the "
+    "official code a little faster, all pairs twice as steeply. Memory: the official code and the fused kernel over "
     "all pairs are lines of slope one; the library's begins with the fixed "
     "tables of one piece, is flatter, and ends below both.",
     alt="Two log-log charts over 1k to 32k tokens. Above, two lines for "
-    "windows rise with slope one and one for all pairs with slope two. Below, "
+    "windows rise with slope about one, one for all pairs with two. Below, "
     "two parallel lines, and the library's, flatter, which ends lowest.",
 )
 
