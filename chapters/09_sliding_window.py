@@ -1298,7 +1298,8 @@ show_figure(
     name="fig-sliding-window-cost",
     caption="Forward and backward for $w = 256$, over the length, both axes "
     "logarithmic. Time: the library's window grows as the length, the "
-    "official code a little faster, all pairs twice as steeply. Memory: the official code and the fused kernel over "
+    "official code a little faster, all pairs twice as steeply. Memory: "
+    "the official code and the fused kernel over "
     "all pairs are lines of slope one; the library's begins with the fixed "
     "tables of one piece, is flatter, and ends below both.",
     alt="Two log-log charts over 1k to 32k tokens. Above, two lines for "
